@@ -1,0 +1,495 @@
+"""The recipe, and how text becomes one. Floor 0: standard library only.
+
+A recipe holds all that decides a run. It comes from defaults, a TOML file or a run's manifest, then
+`--set section.key=value`. Every value is checked against its annotation; an unknown key suggests
+the near one. `None` means "decided from the data or the machine", and the resolved recipe in the
+manifest says what was decided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+
+from neocog.errors import ConfigError, near
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "AugmentRecipe",
+    "CheckpointRecipe",
+    "DataRecipe",
+    "EngineRecipe",
+    "LossRecipe",
+    "OptimRecipe",
+    "PlateauRecipe",
+    "Recipe",
+    "ScheduleRecipe",
+    "StopRecipe",
+    "apply_settings",
+    "from_dict",
+    "load_file",
+    "to_dict",
+]
+
+Scalar = bool | int | float | str
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecipe:
+    """Where the pictures come from and how they are read."""
+
+    source: str = "digits"
+    """Folder, archive, IDX, CIFAR, .npz, .csv or the name of a set."""
+    val: float | str = 0.1
+    """Validation part: a share of the training part, or a source. A `val` split of the source
+    itself goes before a share."""
+    test: str = ""
+    """Test part: a source. A `test` split of the source itself needs no mention."""
+    size: tuple[int, int] | None = None
+    """Height and width of the network's input. None: as stored where all pictures share one small
+    size, else 128×128."""
+    channels: Literal[1, 3] | None = None
+    """None: 1 where all pictures are grey, else 3."""
+    minimum_side: int = 1
+    """Pictures with a shorter side are skipped and reported."""
+    max_bad: float = 0.01
+    """Share of bad samples above which the data set is refused."""
+    strict: bool = False
+    """Refuse the data set at the first bad sample."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.val, int | float) and not 0 <= self.val < 1:
+            raise ConfigError(
+                f"data.val is a share in [0, 1), got {self.val}", "0.1 holds back a tenth"
+            )
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"data.max_bad is a share in [0, 1], got {self.max_bad}")
+        if self.size is not None and min(self.size) < 1:
+            raise ConfigError(f"data.size is height,width in pixels, got {self.size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentRecipe:
+    """What a training picture may go through. None: decided from the data; 0 turns it off."""
+
+    flip: float | None = None
+    """Probability of mirroring left to right."""
+    flip_vertical: float = 0.0
+    """Probability of mirroring top to bottom."""
+    shift: float | None = None
+    """Largest shift per axis, as a share of the side (0.125: 4 of 32 pixels)."""
+    padding: Literal["zero", "reflect", "replicate"] | None = None
+    """What a shift, turn or zoom out uncovers."""
+    rotate: float | None = None
+    """Largest turn in degrees, either way."""
+    scale: float | None = None
+    """Largest zoom, as a share: 0.2 draws factors from 1/1.2 to 1.2, evenly in the logarithm."""
+    color: float = 0.0
+    """Largest shift of each of R, G and B by itself, in units of 0…1 (grey pictures: no effect)."""
+    contrast: float = 0.0
+    """Largest change of contrast about the picture's mean, as a share."""
+    brightness: float = 0.0
+    """Largest change of brightness, in units of 0…1."""
+    blur: float = 0.0
+    """Largest standard deviation of a Gaussian blur, in pixels."""
+    noise: float = 0.0
+    """Largest standard deviation of added Gaussian noise, in units of 0…1."""
+    cutout: float = 0.0
+    """Side of the square that is blanked with the mean, as a share of the shorter side."""
+    mixup: float = 0.0
+    """α of the Beta distribution that mixes pairs (arXiv 1710.09412); 0 turns it off."""
+    cutmix: float = 0.0
+    """α of the Beta distribution of the pasted area (arXiv 1905.04899); 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "flip_vertical", "cutout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"augment.{name} lies in [0, 1], got {value}")
+        for name in (
+            *("shift", "rotate", "scale", "color", "contrast", "brightness", "blur", "noise"),
+            *("mixup", "cutmix"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"augment.{name} is not negative, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossRecipe:
+    """What the network is asked to make small."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes (arXiv 1512.00567)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs n / (classes · its count)."""
+    kind: Literal["squared", "absolute", "huber"] = "squared"
+    """Regression: the loss."""
+    delta: float = 1.0
+    """Regression: where Huber turns from squared to absolute, in standard deviations of the
+    target."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing lies in [0, 1), got {self.label_smoothing}")
+        if self.delta <= 0:
+            raise ConfigError(f"loss.delta is positive, got {self.delta}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimRecipe:
+    """How weights move."""
+
+    name: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = (
+        "adamw"
+    )
+    """The rule."""
+    lr: float | None = None
+    """Peak learning rate. None: the rule's usual one."""
+    momentum: float = 0.9
+    """momentum, nesterov, muon, rmsprop: decay of the running direction (rmsprop: 0 unless set)."""
+    alpha: float = 0.99
+    """rmsprop: decay of the running mean square."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """adam, adamw, and the vectors beside muon: decay of both running means."""
+    eps: float = 1e-8
+    """Keeps divisions finite."""
+    weight_decay: float | None = None
+    """Decoupled decay of matrices and kernels, never of biases and norms. None: the rule's
+    usual one. For rules other than adamw and muon it is the L2 gradient λ·w."""
+    centralize: bool = False
+    """Subtract from each weight gradient its mean over all axes but the output one
+    (arXiv 2004.01461)."""
+    l1: float = 0.0
+    """Adds l1 · Σ|w| to the loss."""
+    l2: float = 0.0
+    """Adds l2 · Σw² to the loss."""
+    elastic: float = 0.0
+    """λ of the elastic net λ(βΣw² + Σ|w|)."""
+    elastic_beta: float = 1.0
+    """β of the elastic net."""
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and not self.lr > 0:
+            raise ConfigError(f"optim.lr is positive, got {self.lr}", "0.001 is a safe start")
+        for name in ("l1", "l2", "elastic", "elastic_beta", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optim.{name} is not negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRecipe:
+    """How the learning rate moves between the first step and the last."""
+
+    name: Literal["constant", "step", "cosine", "linear", "onecycle"] = "onecycle"
+    """The shape."""
+    warmup: float = 0.0
+    """Share of all steps spent rising linearly from 0, before the shape begins."""
+    rise: float = 0.3
+    """onecycle: share of the steps before the peak."""
+    start: float = 0.04
+    """onecycle: first rate, as a share of the peak."""
+    end: float = 0.0
+    """Last rate, as a share of the peak (cosine, linear, onecycle)."""
+    every: int = 10
+    """step: epochs between two drops."""
+    gamma: float = 0.1
+    """step: factor of each drop."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "rise", "start", "end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"schedule.{name} lies in [0, 1], got {getattr(self, name)}")
+        if self.every < 1:
+            raise ConfigError(f"schedule.every is at least one epoch, got {self.every}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecipe:
+    """How long, how much at once, on what."""
+
+    epochs: int = 10
+    """Passes over the training part."""
+    batch: int = 128
+    """Images a step."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before one optimiser step."""
+    ema: float = 0.0
+    """Decay of the averaged weights, for example 0.999; 0 turns averaging off. The average is what
+    is evaluated and kept."""
+    device: str = "auto"
+    """auto (cuda, then mps, then cpu), or a torch device."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the training step; evaluation is always fp32."""
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Memory order of images and kernels."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the training step."""
+    threads: int | None = None
+    """Threads of one operation. None: as the machine has cores."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"engine.{name} is at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"engine.ema lies in [0, 1), got {self.ema}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"engine.threads is at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRecipe:
+    """Early stopping; off unless `patience` is set."""
+
+    patience: int | None = None
+    """Epochs without improvement before the run stops."""
+    monitor: str = "val_loss"
+    """The metric that is watched."""
+    min_delta: float = 0.0
+    """Smaller changes are no improvement."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """auto: max for accuracies and the like, min for losses and errors."""
+    baseline: float | None = None
+    """A value that must be beaten before patience starts anew."""
+    restore_best: bool = True
+    """End with the weights of the best epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlateauRecipe:
+    """Lower the rate when progress stalls; off unless `patience` is set."""
+
+    patience: int | None = None
+    """Epochs without improvement before the rate is lowered."""
+    monitor: str = "val_loss"
+    """The metric that is watched."""
+    factor: float = 0.1
+    """New rate = old rate · factor."""
+    min_delta: float = 1e-4
+    """Smaller changes are no improvement."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """auto: max for accuracies and the like, min for losses and errors."""
+    cooldown: int = 0
+    """Epochs after a drop in which patience does not count."""
+    min_lr: float = 0.0
+    """The rate is never lowered below this."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1:
+            raise ConfigError(f"plateau.factor lies in (0, 1), got {self.factor}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecipe:
+    """What is kept on the way, beside what resuming needs."""
+
+    every_steps: int | None = None
+    """Also save for resuming every so many steps, not only after each epoch."""
+    keep: Literal["none", "best", "all"] = "none"
+    """Extra copies after an epoch: none, the best so far, or every epoch's."""
+    monitor: str = "val_loss"
+    """`best` by this metric."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """auto: max for accuracies and the like, min for losses and errors."""
+    name: str = "{epoch:02d}-{val_loss:.2f}"
+    """Name of the copies; fields are `epoch`, `step` and the metrics of the epoch."""
+    weights_only: bool = False
+    """Copies hold the weights alone, not the optimiser."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that decides a run."""
+
+    task: Literal["auto", "classify", "multilabel", "regress"] = "auto"
+    """auto: from the kind of target."""
+    model: str = "cnn"
+    """A name that `neocog models` lists, or `package.module:factory`."""
+    model_args: dict[str, Scalar] = field(default_factory=dict)
+    """Keyword arguments of the factory: `--set model_args.width=64`."""
+    seed: int = 0
+    """Decides everything random."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs `pip install neocog[tensorboard]`)."""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    """Where the pictures come from."""
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    """What a training picture may go through."""
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    """What is made small."""
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    """How weights move."""
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    """How the rate moves."""
+    engine: EngineRecipe = field(default_factory=EngineRecipe)
+    """How long and on what."""
+    stop: StopRecipe = field(default_factory=StopRecipe)
+    """Early stopping."""
+    plateau: PlateauRecipe = field(default_factory=PlateauRecipe)
+    """Lower the rate on a plateau."""
+    checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
+    """What is kept on the way."""
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """The recipe as nested dictionaries of JSON values."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """A dataclass from nested dictionaries, every value checked against its annotation.
+
+    Raises:
+        ConfigError: unknown key (with the near one), wrong type, or a value out of range.
+
+    >>> from_dict(Recipe, {"engine": {"epochs": 3}}).engine.epochs
+    3
+    >>> from_dict(Recipe, {"engine": {"epoch": 3}})
+    Traceback (most recent call last):
+        ...
+    neocog.errors.ConfigError: engine has no setting 'epoch'
+      hint: did you mean 'epochs'?
+    """
+    kinds = typing.get_type_hints(cls)
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else name
+        if name not in kinds:
+            owner = where or "the recipe"
+            raise ConfigError(f"{owner} has no setting {name!r}", near(name, kinds))
+        checked[name] = _convert(kinds[name], value, path)
+    return cls(**checked)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """`value` as `kind`; integers pass for floats, and a string is parsed where text was given."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{path} is a section, got {value!r}", f"set its parts: {path}.NAME=VALUE"
+            )
+        return from_dict(kind, value, path)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            if option is not type(None):
+                try:
+                    return _convert(option, value, path)
+                except ConfigError:
+                    continue
+    elif origin is Literal:
+        for option in args:
+            if value == option and isinstance(value, bool) == isinstance(option, bool):
+                return option
+        if isinstance(value, str) and all(isinstance(option, str) for option in args):
+            raise ConfigError(f"{path} cannot be {value!r}", near(value, args))
+    elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
+        return tuple(_convert(one, item, path) for one, item in zip(args, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {str(k): _convert(args[1], v, f"{path}.{k}") for k, v in value.items()}
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif isinstance(kind, type) and isinstance(value, kind):
+        if isinstance(value, bool) == (kind is bool):
+            return value
+    raise ConfigError(f"{path} takes {_describe(kind)}, got {value!r}")
+
+
+def _describe(kind: Any) -> str:
+    """The annotation in words."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in args)
+    if origin is Literal:
+        return "one of " + ", ".join(str(option) for option in args)
+    if origin is tuple:
+        return ",".join(_describe(option) for option in args)
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        type(None): "none",
+    }
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _parse_value(text: str) -> Any:
+    """Text of `--set` as a TOML value; `a,b` is a list, `none` is None, the rest is a string.
+
+    >>> _parse_value("0.5"), _parse_value("true"), _parse_value("64,48"), _parse_value("reflect")
+    (0.5, True, [64, 48], 'reflect')
+    """
+    if text.lower() in ("none", "null"):
+        return None
+    for attempt in (text, f"[{text}]"):
+        try:
+            return tomllib.loads(f"v = {attempt}")["v"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return text
+
+
+def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """`values` with `section.key=value` settings laid over them; the argument stays as it is.
+
+    Raises:
+        ConfigError: a setting without `=`, or one that goes through a plain value.
+
+    >>> apply_settings({"engine": {"epochs": 3}}, ("engine.batch=64",))
+    {'engine': {'epochs': 3, 'batch': 64}}
+    """
+    merged: dict[str, Any] = json.loads(json.dumps(values))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"--set takes key=value, got {setting!r}", "--set engine.batch=64")
+        *sections, name = path.strip().split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{path}: {section} is a value, not a section")
+        place[name] = _parse_value(text.strip())
+    return merged
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file, or the recipe of a run's `manifest.json`.
+
+    Raises:
+        ConfigError: the file is missing or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            manifest = json.loads(text)
+            if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+                raise ConfigError(
+                    f"{path} has no recipe in it", "give a TOML file or a run's manifest.json"
+                )
+            config: dict[str, Any] = manifest["config"]
+            return config
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} cannot be parsed: {error}", "expected TOML") from error

@@ -1,0 +1,217 @@
+"""The nouns that rooms hand to each other. Floor 0: standard library only.
+
+Frozen, slotted, keyword-only dataclasses. Tensors appear in annotations only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = [
+    "Batch",
+    "ClassRow",
+    "DataCount",
+    "Event",
+    "Fault",
+    "FeatureInfo",
+    "InputSpec",
+    "Interval",
+    "Manifest",
+    "ModelSpec",
+    "Scores",
+    "TaskSpec",
+    "TrainState",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one step sees."""
+
+    images: Tensor
+    """B×C×H×W. uint8 as gathered; float32 in the same 0…255 units once augmented."""
+    targets: Tensor
+    """Class indices (B, int64), mixed or multi-label targets (B×K, float32) or numbers
+    (B×K, float32)."""
+    weights: Tensor
+    """Sample weights, B, float32; 1 where the data has none."""
+    valid: Tensor
+    """B, bool. False marks padding, which no loss and no score may count."""
+    ids: Tensor
+    """Sample ids, B, int64: rows of the `Dataset`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What a network takes: enough to turn any picture into its input."""
+
+    channels: int
+    """1 for grey, 3 for RGB."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, in units of 0…1, over the training part."""
+    std: tuple[float, ...]
+    """Per channel, in units of 0…1, over the training part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureInfo:
+    """One level of the pyramid that `forward_features` returns."""
+
+    channels: int
+    """Channels of this level."""
+    stride: int
+    """Input pixels per step of this level."""
+    name: str
+    """Module path of the layer that makes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened in a run; `events.jsonl` holds one a line, append-only."""
+
+    step: int
+    """Optimiser steps done."""
+    kind: str
+    """`start`, `step`, `epoch`, `checkpoint`, `rate`, `stop`, `end`."""
+    values: Mapping[str, Any]
+    """JSON values; metrics are named `loss`, `val_loss`, `val_accuracy`, …"""
+    time: float
+    """Seconds since the run began, by a monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with the data, and what was done about it."""
+
+    path: str
+    """Where, relative to the source; unprintable characters escaped."""
+    format: str
+    """`jpeg`, `png`, `idx`, `csv`, `folder`, …"""
+    code: str
+    """Short and stable, for programs: `truncated`, `empty-file`, `duplicate`, …"""
+    reason: str
+    """One sentence for people: expected, found."""
+    policy: Literal["skip", "refuse", "accept"]
+    """`skip`: this sample was left out; `refuse`: the data set was; `accept`: reported only."""
+    offset: int | None = None
+    """Byte or line where there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCount:
+    """The count closes: found = used + skipped."""
+
+    found: int
+    """Samples that the source lists."""
+    used: int
+    """Samples that were read."""
+    skipped: int
+    """Samples that were left out; each has a `Fault`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number with its 95 % interval."""
+
+    value: float
+    """The estimate."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end of the 95 % interval."""
+    n: int
+    """Samples behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRow:
+    """How one class fares; a value is None where it is undefined (0/0), never 0."""
+
+    name: str
+    """The class."""
+    precision: Interval | None
+    """Of the answers that named it, the share that was right; n counts those answers."""
+    recall: Interval | None
+    """Of its samples, the share that was found; n counts those samples."""
+    f1: Interval | None
+    """Harmonic mean of the two; interval by bootstrap."""
+    n: int
+    """Samples of this class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What an evaluation found. `metrics` always holds `loss` and the task's own."""
+
+    metrics: Mapping[str, Interval]
+    """`accuracy`, `top5`, `loss`, `mae`, `rmse`, `r2`, `mean_average_precision`, …"""
+    classes: tuple[ClassRow, ...] = ()
+    """One row per class, in the order of the classes; empty for regression."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Counts; row: true class, column: answer."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """`ece` (expected calibration error, an interval as a dict) and `bins` for the diagram."""
+    data: DataCount | None = None
+    """How many samples were found, used and skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """How to build the network again."""
+
+    name: str
+    """A name of the catalogue, or `package.module:factory`, or `(unnamed)` for a module object."""
+    args: Mapping[str, Any]
+    """Keyword arguments of the factory, JSON values only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """How to build the task again."""
+
+    name: str
+    """`classify`, `multilabel` or `regress`."""
+    args: Mapping[str, Any]
+    """Keyword arguments of the factory, JSON values only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainState:
+    """All that a checkpoint holds. Nothing random is in it: chance is a function."""
+
+    step: int
+    """Optimiser steps done; epoch and position in the epoch follow from it."""
+    model: Mapping[str, Tensor]
+    """The network's state dict."""
+    optimizer: Mapping[str, Any]
+    """The optimiser's state dict."""
+    schedule: Mapping[str, Any]
+    """What callbacks remember (best value, patience, rate factor), JSON values only."""
+    ema: Mapping[str, Tensor]
+    """Averaged weights; empty when averaging is off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What decided a run; `manifest.json` of the run folder."""
+
+    config: Mapping[str, Any]
+    """The whole resolved recipe: `--config manifest.json` runs it again."""
+    seed: int
+    """The seed."""
+    versions: Mapping[str, str]
+    """neocog, python, torch, numpy, pillow."""
+    argv: tuple[str, ...]
+    """The command line, or the Python call."""
+    device: Mapping[str, Any]
+    """Kind, name, threads."""
+    data: Mapping[str, Any]
+    """Source, fingerprint, sizes of the splits, classes, counts, duplicates."""
