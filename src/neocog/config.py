@@ -8,6 +8,7 @@ manifest says what was decided.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -36,6 +37,7 @@ __all__ = [
     "apply_settings",
     "from_dict",
     "load_file",
+    "place",
     "to_dict",
 ]
 
@@ -55,8 +57,8 @@ class DataRecipe:
     test: str = ""
     """Test part: a source. A `test` split of the source itself needs no mention."""
     size: tuple[int, int] | None = None
-    """Height and width of the network's input. None: as stored where all pictures share one small
-    size, else 128×128."""
+    """Height and width of the network's input; one number stands for both. None: as stored where
+    all pictures share one small size, else 128×128."""
     channels: Literal[1, 3] | None = None
     """None: 1 where all pictures are grey, else 3."""
     minimum_side: int = 1
@@ -156,7 +158,7 @@ class OptimRecipe:
     lr: float | None = None
     """Peak learning rate. None: the rule's usual one."""
     momentum: float = 0.9
-    """momentum, nesterov, muon, rmsprop: decay of the running direction (rmsprop: 0 unless set)."""
+    """momentum, nesterov, muon: decay of the running direction."""
     alpha: float = 0.99
     """rmsprop: decay of the running mean square."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -219,10 +221,12 @@ class ScheduleRecipe:
 class EngineRecipe:
     """How long, how much at once, on what."""
 
-    epochs: int = 10
-    """Passes over the training part."""
-    batch: int = 128
-    """Images a step."""
+    epochs: int | None = None
+    """Passes over the training part. None: 10, and more for small sets, until 1,000 steps are
+    done, at most 100."""
+    batch: int | None = None
+    """Images a step. None: 128, and fewer for small sets, so that an epoch has some 50 steps, at
+    least 16."""
     accumulate: int = 1
     """Batches whose gradients are added up before one optimiser step."""
     ema: float = 0.0
@@ -240,13 +244,12 @@ class EngineRecipe:
     """Threads of one operation. None: as the machine has cores."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"engine.{name} is at least 1, got {getattr(self, name)}")
+        for name in ("epochs", "batch", "accumulate", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"engine.{name} is at least 1, got {value}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"engine.ema lies in [0, 1), got {self.ema}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"engine.threads is at least 1, got {self.threads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +401,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
                 return option
         if isinstance(value, str) and all(isinstance(option, str) for option in args):
             raise ConfigError(f"{path} cannot be {value!r}", near(value, args))
+    elif args == (int, int) and isinstance(value, int):  # 64 means 64,64
+        return _convert(kind, [value, value], path)
     elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
         return tuple(_convert(one, item, path) for one, item in zip(args, value, strict=True))
     elif origin is dict and isinstance(value, dict):
@@ -405,9 +410,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(value):
             return float(value)
-    elif isinstance(kind, type) and isinstance(value, kind):
-        if isinstance(value, bool) == (kind is bool):
-            return value
+    elif kind in (bool, int, str) and type(value) is kind:
+        return value
     raise ConfigError(f"{path} takes {_describe(kind)}, got {value!r}")
 
 
@@ -446,6 +450,26 @@ def _parse_value(text: str) -> Any:
     return text
 
 
+def place(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`values` with one value laid at a dotted path; the argument stays as it is.
+
+    Raises:
+        ConfigError: the path goes through a plain value.
+
+    >>> place({"engine": {"epochs": 3}}, "engine.batch", 64)
+    {'engine': {'epochs': 3, 'batch': 64}}
+    """
+    merged: dict[str, Any] = copy.deepcopy(values)
+    *sections, name = path.split(".")
+    inner = merged
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{path}: {section} is a value, not a section")
+    inner[name] = value
+    return merged
+
+
 def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
     """`values` with `section.key=value` settings laid over them; the argument stays as it is.
 
@@ -455,19 +479,12 @@ def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[st
     >>> apply_settings({"engine": {"epochs": 3}}, ("engine.batch=64",))
     {'engine': {'epochs': 3, 'batch': 64}}
     """
-    merged: dict[str, Any] = json.loads(json.dumps(values))
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise ConfigError(f"--set takes key=value, got {setting!r}", "--set engine.batch=64")
-        *sections, name = path.strip().split(".")
-        place = merged
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{path}: {section} is a value, not a section")
-        place[name] = _parse_value(text.strip())
-    return merged
+        values = place(values, path.strip(), _parse_value(text.strip()))
+    return values
 
 
 def load_file(path: Path) -> dict[str, Any]:

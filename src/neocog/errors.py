@@ -10,7 +10,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ConfigError",
@@ -25,10 +25,8 @@ __all__ = [
 class NeocogError(Exception):
     """The root of all errors that neocog raises on purpose.
 
-    >>> raise NeocogError("the file is empty", hint="download it again")
-    Traceback (most recent call last):
-        ...
-    neocog.errors.NeocogError: the file is empty
+    >>> print(NeocogError("the file is empty", hint="download it again"))
+    the file is empty
       hint: download it again
     """
 
@@ -54,7 +52,14 @@ class RunError(NeocogError):
 
 
 class NonFiniteLossError(NeocogError, ArithmeticError):
-    """The loss became NaN or infinite; raised before the weights were touched."""
+    """The loss became NaN or infinite; raised before the weights were touched.
+
+    `ids` holds the ids of the samples whose loss it was.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, ids: Sequence[int] = ()) -> None:
+        super().__init__(message, hint)
+        self.ids = tuple(ids)
 
 
 def near(name: str, known: Iterable[str]) -> str:

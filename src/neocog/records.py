@@ -5,7 +5,7 @@ Frozen, slotted, keyword-only dataclasses. Tensors appear in annotations only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ __all__ = [
     "Scores",
     "TaskSpec",
     "TrainState",
+    "scores_from_dict",
+    "scores_to_dict",
 ]
 
 
@@ -80,7 +82,7 @@ class Event:
     step: int
     """Optimiser steps done."""
     kind: str
-    """`start`, `step`, `epoch`, `checkpoint`, `rate`, `stop`, `end`."""
+    """`start`, `step`, `epoch`, `rate`, `end`."""
     values: Mapping[str, Any]
     """JSON values; metrics are named `loss`, `val_loss`, `val_accuracy`, …"""
     time: float
@@ -142,7 +144,8 @@ class ClassRow:
     recall: Interval | None
     """Of its samples, the share that was found; n counts those samples."""
     f1: Interval | None
-    """Harmonic mean of the two; interval by bootstrap."""
+    """Harmonic mean of the two; interval by Wilson's for tp / (tp + fp + fn), mapped; n counts
+    those samples."""
     n: int
     """Samples of this class."""
 
@@ -161,6 +164,72 @@ class Scores:
     """`ece` (expected calibration error, an interval as a dict) and `bins` for the diagram."""
     data: DataCount | None = None
     """How many samples were found, used and skipped."""
+
+
+_SCORE_PARTS = ("classes", "confusion", "calibration", "data")
+"""Keys of the JSON form of `Scores` that are not metrics."""
+
+
+def scores_to_dict(scores: Scores) -> dict[str, Any]:
+    """The JSON form: metrics at the top level, plain numbers where people look for them.
+
+    `classes` rows carry precision, recall and f1 as numbers or null, `calibration` carries `ece` as
+    a number; their intervals stand beside them under `intervals` and `ece_interval`.
+
+    >>> half = Interval(value=0.5, low=0.1, high=0.9, n=4)
+    >>> scores_to_dict(Scores(metrics={"accuracy": half}))["accuracy"]
+    {'value': 0.5, 'low': 0.1, 'high': 0.9, 'n': 4}
+    """
+    reserved = set(_SCORE_PARTS) & set(scores.metrics)
+    if reserved:
+        raise ValueError(f"expected metrics of other names, got {sorted(reserved)}")
+    plain: dict[str, Any] = {name: asdict(one) for name, one in scores.metrics.items()}
+    rows = []
+    for row in scores.classes:
+        ends = {"precision": row.precision, "recall": row.recall, "f1": row.f1}
+        values = {name: one.value if one else None for name, one in ends.items()}
+        intervals = {name: asdict(one) if one else None for name, one in ends.items()}
+        rows.append({"name": row.name, **values, "n": row.n, "intervals": intervals})
+    calibration = dict(scores.calibration)
+    if "ece" in calibration:
+        calibration["ece_interval"] = dict(calibration["ece"])
+        calibration["ece"] = calibration["ece_interval"]["value"]
+    plain["classes"] = rows
+    plain["confusion"] = [list(row) for row in scores.confusion]
+    plain["calibration"] = calibration
+    plain["data"] = asdict(scores.data) if scores.data else None
+    return plain
+
+
+def scores_from_dict(d: Mapping[str, Any]) -> Scores:
+    """What `scores_to_dict` wrote, also after a trip through JSON.
+
+    Raises:
+        KeyError, TypeError: not the JSON form of scores.
+    """
+
+    def interval(values: Mapping[str, Any] | None) -> Interval | None:
+        return Interval(**values) if values is not None else None
+
+    calibration = dict(d["calibration"])
+    if "ece_interval" in calibration:
+        calibration["ece"] = calibration.pop("ece_interval")
+    return Scores(
+        metrics={name: Interval(**one) for name, one in d.items() if name not in _SCORE_PARTS},
+        classes=tuple(
+            ClassRow(
+                name=row["name"],
+                precision=interval(row["intervals"]["precision"]),
+                recall=interval(row["intervals"]["recall"]),
+                f1=interval(row["intervals"]["f1"]),
+                n=row["n"],
+            )
+            for row in d["classes"]
+        ),
+        confusion=tuple(tuple(row) for row in d["confusion"]),
+        calibration=calibration,
+        data=DataCount(**d["data"]) if d["data"] is not None else None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

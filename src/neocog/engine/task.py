@@ -63,3 +63,6 @@ class Task(Protocol):
 
     def answer(self, decoded: Tensor) -> list[dict[str, Any]]:
         """For people and JSON, one entry a row: label, probability, top; or the numbers."""
+
+    def truth(self, targets: Tensor) -> list[str]:
+        """What the targets of a data set say, one text a row, in the words of `answer`'s label."""

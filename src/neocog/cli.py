@@ -1,0 +1,309 @@
+"""The command line: argv ↔ recipe. Floor 6; verbs are imported when they are used.
+
+Every verb takes `--json`: one JSON value on standard output, everything else on standard error.
+Exit codes: 0 done, 1 failed, 2 used wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from neocog import __version__
+from neocog.errors import ConfigError, NeocogError, near
+
+__all__ = ["main"]
+
+
+class _Verbs(click.Group):
+    """A group that suggests the near verb, and whose errors teach."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Click's own, with a hint."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            hint = near(args[0], self.commands)
+            raise click.UsageError(f"no verb {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _json_option(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")(
+        command
+    )
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@click.group(
+    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="neocog")
+def cli() -> None:
+    """A workbench for convolutional networks: design, train, understand, ship.
+
+    Start with:  neocog train digits
+    """
+
+
+@cli.command()
+@click.argument("source", required=False)
+@click.option("--task", help="auto, classify, multilabel or regress.  [auto]")
+@click.option("--model", help="A name of `neocog models`, or package.module:factory.  [cnn]")
+@click.option("--epochs", type=int, help="Passes over the training part.  [from the data]")
+@click.option("--batch", type=int, help="Images a step.  [from the data]")
+@click.option("--lr", type=float, help="Peak learning rate.  [the optimiser's usual one]")
+@click.option("--seed", type=int, help="Decides everything random.  [0]")
+@click.option("--val", help="Validation part: a share, or a source.  [0.1]")
+@click.option("--test", help="Test part: a source.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
+@click.option("--precision", help="auto, fp32, bf16 or fp16.  [auto]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/…]")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file, or a run's manifest.json."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting: optim.name=sgd."
+)
+@_json_option
+def train(
+    source: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a network on SOURCE and report how good it is.
+
+    SOURCE is a folder of class folders (or train/ val/ test/ above them), an archive of one, IDX
+    files, CIFAR binaries, an .npz or .csv file, or a name: digits, mnist, fashion-mnist, kmnist,
+    cifar10, cifar100.
+    """
+    recipe = _recipe(source, config, settings, options)
+    from neocog.verbs.console import Console
+    from neocog.verbs.train import train as run_training
+
+    with Console() as console:
+        run = run_training(recipe, out=out, argv=("neocog", *sys.argv[1:]), console=console)
+    if as_json:
+        _print_json(run.summary)
+
+
+PLACES = {
+    "task": "task",
+    "model": "model",
+    "seed": "seed",
+    "epochs": "engine.epochs",
+    "batch": "engine.batch",
+    "device": "engine.device",
+    "precision": "engine.precision",
+    "lr": "optim.lr",
+    "val": "data.val",
+    "test": "data.test",
+}
+"""Where an option lives in the recipe."""
+
+
+def _recipe(
+    source: str | None, config: Path | None, settings: tuple[str, ...], options: dict[str, Any]
+) -> Any:
+    """Defaults, then the file, then options, then `--set`."""
+    from neocog.config import Recipe, apply_settings, from_dict, load_file, place
+
+    values = load_file(config) if config else {}
+    if source is not None:
+        values = place(values, "data.source", source)
+    elif not values.get("data", {}).get("source"):
+        raise click.UsageError("what to train on? For a first try: neocog train digits")
+    for option, path in PLACES.items():
+        value = options[option]
+        if option == "val" and value is not None:
+            value = _share(value)
+        if value is not None:
+            values = place(values, path, value)
+    return from_dict(Recipe, apply_settings(values, settings))
+
+
+def _share(text: str) -> float | str:
+    """A share where it is a number, else a source."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--model", default="", help="Names a foreign factory again, which is then run.")
+@_json_option
+def resume(run: Path, model: str, as_json: bool) -> None:
+    """Go on with RUN from its last checkpoint."""
+    from neocog.verbs.console import Console
+    from neocog.verbs.train import resume as go_on
+
+    with Console() as console:
+        result = go_on(run, console=console, model=model)
+    if as_json:
+        _print_json(result.summary)
+
+
+@cli.command(name="eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", default="")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)
+@click.option("--model", default="", help="Names a foreign factory again, which is then run.")
+@_json_option
+def evaluate(run: Path, source: str, device: str, model: str, as_json: bool) -> None:
+    """Score RUN on its own data again, or on SOURCE."""
+    from neocog.verbs.console import Console
+    from neocog.verbs.evaluate import evaluate as score
+
+    with Console() as console:
+        result = score(run, source, device=device, model=model, console=console)
+    if as_json:
+        _print_json(result)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)
+@click.option("--model", default="", help="Names a foreign factory again, which is then run.")
+@_json_option
+def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json: bool) -> None:
+    """Answer for IMAGES, files or folders of them."""
+    from neocog.verbs.predict import lines
+    from neocog.verbs.predict import predict as answer
+
+    entries = answer(run, images, device=device, model=model)
+    if as_json:
+        _print_json(entries)
+    else:
+        for line in lines(entries):
+            click.echo(line)
+    if any("error" in entry for entry in entries):
+        sys.exit(1)
+
+
+@cli.group(cls=_Verbs)
+def data() -> None:
+    """Look at data before training on it."""
+
+
+def _data_options(command: Any) -> Any:
+    for option in (
+        click.option("--val", default="0.1", help="A share, or a source.", show_default=True),
+        click.option("--test", default="", help="A source."),
+        click.option("--seed", default=0, help="Decides what a share takes.", show_default=True),
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="data.size=64,64"
+        ),
+        click.argument("source"),
+    ):
+        command = option(command)
+    return _json_option(command)
+
+
+def _data_recipe(source: str, val: str, test: str, settings: tuple[str, ...]) -> Any:
+    from neocog.config import Recipe, apply_settings, from_dict
+
+    values = {"data": {"source": source, "val": _share(val), "test": test}}
+    return from_dict(Recipe, apply_settings(values, settings)).data
+
+
+@data.command(name="scan")
+@click.argument("source")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("faults.jsonl"),
+    help="The fault report, one JSON line each.",
+    show_default=True,
+)
+@click.option("--minimum-side", default=1, help="Skip smaller pictures.", show_default=True)
+@_json_option
+def data_scan(source: str, out: Path, minimum_side: int, as_json: bool) -> None:
+    """Look at every sample of SOURCE and report what is wrong."""
+    from neocog.verbs.console import Console
+    from neocog.verbs.data import scan_source
+
+    with Console() as console:
+        result = scan_source(source, out=out, minimum_side=minimum_side, console=console)
+    if as_json:
+        _print_json(result)
+
+
+@data.command(name="pack")
+@_data_options
+def data_pack(
+    source: str, val: str, test: str, seed: int, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Decode SOURCE once into the cache."""
+    from neocog.verbs.console import Console
+    from neocog.verbs.data import pack
+
+    recipe = _data_recipe(source, val, test, settings)
+    with Console() as console:
+        result = pack(recipe, seed=seed, console=console)
+    if as_json:
+        _print_json(result)
+
+
+@data.command(name="show")
+@_data_options
+def data_show(
+    source: str, val: str, test: str, seed: int, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Parts, classes and sizes of SOURCE."""
+    from neocog.verbs.console import Console
+    from neocog.verbs.data import show
+
+    recipe = _data_recipe(source, val, test, settings)
+    with Console() as console:
+        result = show(recipe, seed=seed, console=console)
+    if as_json:
+        _print_json(result)
+
+
+@cli.command()
+@click.argument("pattern", default="")
+@_json_option
+def models(pattern: str, as_json: bool) -> None:
+    """List the networks whose name or summary has PATTERN in it, and their arguments."""
+    from neocog.verbs.models import listing, table
+
+    entries = listing(pattern)
+    if as_json:
+        _print_json(entries)
+    else:
+        for line in table(entries):
+            click.echo(line)
+    if not entries:
+        raise ConfigError(f"no network matches {pattern!r}", "neocog models lists them all")
+
+
+def main() -> None:
+    """Run the command line; the only place that catches `NeocogError`."""
+    try:
+        cli.main(standalone_mode=False, prog_name="neocog")
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2 if isinstance(error, click.UsageError) else 1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(1)
+    except NeocogError as error:
+        click.echo(f"neocog: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

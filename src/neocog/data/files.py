@@ -1,0 +1,150 @@
+"""A file's bytes, and what can be wrong before they are a picture. Floor 1, room data.
+
+Imports floor 0 only; no NumPy, no Pillow. Reading never blocks on a pipe, never opens a device and
+never follows a link out of the data set.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from neocog.data.names import printable
+from neocog.errors import DataError
+from neocog.records import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Limits", "Remark", "Undecodable", "read_file", "skip"]
+
+_HINTS = {
+    "git-lfs-pointer": "fetch the real file with `git lfs pull`",
+    "html": "the download saved a web page: fetch the picture itself",
+    "foreign-format": "convert it to JPEG or PNG",
+    "16-bit": "convert it to 8 bits a channel",
+    "unreadable": "give yourself the right to read it",
+    "over-budget": "scale the picture down first",
+    "pixel-limit": "scale the picture down first",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a picture may cost."""
+
+    minimum_side: int = 1
+    """Pixels; a picture with a shorter side is a fault."""
+    decoded_bytes: int = 64 * 2**20
+    """Memory of one decoded picture. A large JPEG is decoded at a fraction of its size where the
+    network's input is small, and only what is decoded counts."""
+    pixels: int = 89_478_485
+    """Pixels that a header may promise: a quarter of a GiB as RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What is odd about one picture: a `Fault` that does not know its path yet."""
+
+    format: str
+    code: str
+    reason: str
+    policy: Literal["skip", "refuse", "accept"] = "accept"
+    offset: int | None = None
+
+    def at(self, path: str) -> Fault:
+        """The fault, with its place."""
+        return Fault(
+            path=printable(path),
+            format=self.format,
+            code=self.code,
+            reason=self.reason,
+            policy=self.policy,
+            offset=self.offset,
+        )
+
+
+class Undecodable(DataError):  # noqa: N818 - reads as what it says
+    """A picture that cannot be used; `fault` says why and what becomes of the sample."""
+
+    def __init__(self, path: str, remark: Remark) -> None:
+        super().__init__(f"{printable(path)}: {remark.reason}", _HINTS.get(remark.code, ""))
+        self.remark = remark
+        self.fault = remark.at(path)
+
+
+def skip(name: str, code: str, reason: str, kind: str = "file") -> Undecodable:
+    """The error for a sample that is left out."""
+    return Undecodable(name, Remark(kind, code, reason, "skip"))
+
+
+def read_file(path: Path | str, *, root: Path | None = None, limits: Limits | None = None) -> bytes:
+    """All bytes of a regular file; never blocks on a pipe, never leaves `root` by a link.
+
+    Raises:
+        Undecodable: it cannot be read, or should not be.
+    """
+    name, limit = os.fspath(path), 4 * (limits or Limits()).decoded_bytes
+    try:
+        target = _resolve(name, None if root is None else str(root))
+        mode = os.lstat(target).st_mode
+        if not stat.S_ISREG(mode):
+            raise skip(name, "not-a-file", f"expected a file, found {_kind(mode)}")
+        # Between the two looks the file may have become a pipe: then O_NONBLOCK saves us.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(target, flags | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise skip(name, "not-a-file", f"expected a file, found {_kind(found.st_mode)}")
+            if found.st_size > limit:
+                raise skip(
+                    name, "over-budget", f"expected at most {limit} bytes, found {found.st_size}"
+                )
+            data: bytes = file.read()
+    except FileNotFoundError as error:
+        raise skip(name, "missing", "expected a file, found nothing") from error
+    except OSError as error:
+        loop = error.errno == errno.ELOOP
+        code, found_text = ("link-loop", "a link that loops") if loop else ("unreadable", "")
+        raise skip(
+            name, code, f"expected a readable file, found {found_text or error.strerror}"
+        ) from error
+    if not data:
+        raise skip(name, "empty-file", "expected a picture, found an empty file")
+    return data
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    """Where a folder really is; cached, because a folder holds many files."""
+    return os.path.realpath(folder or ".", strict=True)
+
+
+def _resolve(name: str, root: str | None) -> str:
+    """Where the file really is; a Undecodable when that lies outside `root`."""
+    folder, last = os.path.split(name)
+    place = os.path.join(_real_folder(folder), last)  # noqa: PTH118 - once a file, and hot
+    if stat.S_ISLNK(os.lstat(place).st_mode):
+        place = os.path.realpath(place, strict=True)
+    if root is not None:
+        inside = _real_folder(root).rstrip(os.sep) + os.sep
+        if not place.startswith(inside):
+            raise skip(name, "link-outside", "expected a file below the root, found a link out")
+    return place
+
+
+def _kind(mode: int) -> str:
+    """A file type in words."""
+    for test, word in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if test(mode):
+            return word
+    return "a device"

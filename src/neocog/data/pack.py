@@ -1,0 +1,364 @@
+"""Decode once, open in milliseconds. Floor 1, room data; imports floor 0 and NumPy, no torch.
+
+Turns a source and its scan into a pack: a folder of memory-mapped arrays (`store` says which). The
+scan's spool becomes the pack where it already holds what is wanted; other pictures are taken from
+arrays, scaled, recoloured or decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import PIL
+
+from neocog.data.cache import cache_dir
+from neocog.data.decode import SMALL, fit, recolor
+from neocog.data.files import Remark
+from neocog.data.scan import SPOOL_START, refuse, write_faults
+from neocog.data.store import (
+    SPLITS,
+    VERSION,
+    npy_header,
+    open_pack,
+    publish,
+    write_meta,
+    write_names,
+)
+from neocog.data.workers import Order, look_at_all
+from neocog.geometry import covering_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from neocog.data.samples import Part, Source
+    from neocog.data.scan import Progress, Scan
+    from neocog.records import DataCount, Fault
+
+__all__ = ["geometry", "pack"]
+
+
+def geometry(
+    scan: Scan, size: tuple[int, int] | None, channels: int | None
+) -> tuple[tuple[int, int], int]:
+    """Input size and channels: as wished, else decided from the pictures.
+
+    One size up to 128 pixels a side shared by all is taken as it is. Otherwise 128×128, or the
+    median of the shorter sides, rounded down to a multiple of 8, where that is smaller. One
+    channel where all pictures are grey.
+    """
+    heights, widths = scan.heights[scan.used], scan.widths[scan.used]
+    if channels is None:
+        channels = 1 if (scan.channels[scan.used] == 1).all() else 3
+    if size is None:
+        native = (int(heights[0]), int(widths[0]))
+        same = bool((heights == native[0]).all() and (widths == native[1]).all())
+        if same and max(native) <= SMALL:
+            return native, channels
+        side = int(np.median(np.minimum(heights, widths))) // 8 * 8
+        size = (min(SMALL, max(8, side)),) * 2
+    return size, channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is packed beside the pixels, one entry a listed sample."""
+
+    names: list[str]
+    splits: NDArray[np.uint8]
+    targets: NDArray[Any]
+    weights: NDArray[np.float32]
+
+
+def pack(
+    source: Source,
+    scan: Scan,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    counts: dict[str, DataCount],
+    work: Path,
+    notes: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Write a pack, unless the cache has it.
+
+    Args:
+        source: what the readers found.
+        scan: what the scan found, with a spool where files are concerned.
+        size: height and width of the network's input.
+        channels: 1 or 3.
+        counts: `all` and each split, before the pack; a file that changed since the scan is
+            taken off and reported.
+        work: a folder on the cache's disk that holds nothing but the spool.
+        notes: what people should know, kept beside the pack.
+        progress: told how far it is.
+
+    Returns:
+        The pack's folder.
+
+    Raises:
+        DataError: every file changed since the scan.
+    """
+    facts = _facts(source)
+    made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
+    if open_pack(made) is not None:
+        return made
+    writer = _Writer(work, channels)
+    for row, pixels in _pixels(source, scan, size, channels, writer):
+        writer.add(row, pixels)
+        if progress is not None and len(writer.rows) % 256 == 0:
+            progress("pack", len(writer.rows), scan.count.used)
+    if writer.faults:  # files changed under our hands: other content, so another key
+        scan, counts = _without(scan, facts, counts, writer)
+        refuse(scan.faults, scan.count, max_bad=1.0)
+        made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
+    kept = np.flatnonzero(scan.used)
+    uniform = writer.finish(scan)
+    arrays = {
+        "targets": facts.targets[kept],
+        "weights": facts.weights[kept],
+        "splits": facts.splits[kept],
+        "digests": scan.digests[kept],
+        "prints": np.array(writer.prints, np.uint64),
+        "sizes": np.array(writer.sizes, np.int64).reshape(-1, 2),
+    }
+    for name, array in arrays.items():
+        np.save(work / f"{name}.npy", array)
+    write_names(work, [facts.names[row] for row in kept])
+    write_faults(work / "faults.jsonl", scan.faults)
+    meta = {
+        "kind": source.kind,
+        "target": source.target,
+        "classes": list(source.classes),
+        "size": list(size),
+        "channels": channels,
+        "uniform": uniform,
+        "notes": list(notes),
+        "counts": {name: [one.found, one.used, one.skipped] for name, one in counts.items()},
+        "fingerprint": _fingerprint(source, scan, facts),
+    }
+    write_meta(work, meta)
+    if progress is not None:
+        progress("pack", scan.count.used, scan.count.used)
+    return publish(work, made)
+
+
+def _facts(source: Source) -> _Facts:
+    """Targets as numbers; names and splits of all parts in one list."""
+    names = [name for part in source.parts for name in part.names]
+    splits = [SPLITS.index(split or "train") for part in source.parts for split in part.splits]
+    weights = [
+        np.ones(len(part.names)) if part.weights is None else np.array(part.weights)
+        for part in source.parts
+    ]
+    place = {name: index for index, name in enumerate(source.classes)}
+    found: list[Any] = [target for part in source.parts for target in part.targets]
+    targets: NDArray[Any]
+    if source.target == "class":
+        targets = np.array([place[name] for name in found], np.int64)
+    elif source.target == "labels":
+        targets = np.zeros((len(names), len(place)), np.float32)
+        for row, labels in enumerate(found):
+            targets[row, [place[name] for name in labels]] = 1
+    else:
+        targets = np.array(found, np.float32).reshape(len(names), len(place))
+    return _Facts(
+        names=names,
+        splits=np.array(splits, np.uint8),
+        targets=targets,
+        weights=np.concatenate([*weights, np.zeros(0)]).astype(np.float32),
+    )
+
+
+def _fingerprint(source: Source, scan: Scan, facts: _Facts) -> str:
+    """SHA-256 of the content that is used: names, splits, targets, weights, bytes of the files."""
+    state = hashlib.sha256(json.dumps([source.target, source.classes]).encode())
+    kept = np.flatnonzero(scan.used)
+    state.update(json.dumps([facts.names[row] for row in kept]).encode())
+    for array in (facts.splits, facts.targets, facts.weights, scan.digests):
+        state.update(array[kept].tobytes())
+    return state.hexdigest()
+
+
+def _key(
+    source: Source,
+    scan: Scan,
+    facts: _Facts,
+    counts: dict[str, DataCount],
+    more: tuple[object, ...],
+) -> str:
+    """The pack's name: content, geometry, what was left out, and who decoded."""
+    rest = [
+        *(VERSION, PIL.__version__, source.kind, more),
+        {name: asdict(one) for name, one in counts.items()},
+        [asdict(fault) for fault in scan.faults],
+    ]
+    text = _fingerprint(source, scan, facts) + json.dumps(rest)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+class _Writer:
+    """images.npy while it grows."""
+
+    def __init__(self, work: Path, channels: int) -> None:
+        self.path = work / "images.npy"
+        self.channels = channels
+        self.rows: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.prints: list[int] = []
+        self.faults: list[tuple[int, Fault]] = []
+        self.adopted = False
+        self.file: IO[bytes] | None = None
+
+    def add(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        """One picture, H×W×C. An adopted spool holds its bytes already."""
+        self.rows.append(row)
+        self.sizes.append((pixels.shape[0], pixels.shape[1]))
+        data = pixels.tobytes()
+        state = hashlib.blake2b(b"%d %d" % pixels.shape[:2], digest_size=8)
+        state.update(data)
+        self.prints.append(int.from_bytes(state.digest(), "little"))
+        if self.adopted:
+            return
+        if self.file is None:
+            self.file = self.path.open("wb", buffering=2**20)
+            self.file.write(bytes(SPOOL_START))
+        self.file.write(data)
+
+    def finish(self, scan: Scan) -> bool:
+        """Put the head in front of the pixels; True where all pictures share one size."""
+        if self.file is not None:
+            self.file.close()
+        if scan.spool is not None and self.adopted:
+            scan.spool.path.replace(self.path)
+        elif scan.spool is not None:
+            scan.spool.path.unlink()
+        uniform = len(set(self.sizes)) == 1
+        total = sum(height * width for height, width in self.sizes) * self.channels
+        shape = (len(self.sizes), *self.sizes[0], self.channels) if uniform else (total,)
+        with self.path.open("r+b") as file:
+            file.write(npy_header(shape))
+        return uniform
+
+
+def _pixels(
+    source: Source, scan: Scan, size: tuple[int, int], channels: int, writer: _Writer
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(row, picture as packed) of every usable sample, in order."""
+    goals = {
+        stored: covering_size(stored, size)
+        for stored in set(zip(scan.heights.tolist(), scan.widths.tolist(), strict=True))
+        if stored != (0, 0)
+    }
+    writer.adopted = _is_finished(source, scan, goals, channels)
+    again = _again(source, scan, goals, size)
+    held = None if scan.spool is None else np.memmap(scan.spool.path, np.uint8, "r")
+    start = 0
+    for part in source.parts:
+        stop = start + len(part.names)
+        rows = (np.flatnonzero(scan.used[start:stop]) + start).tolist()
+        if part.pixels is not None:
+            yield from _array_pixels(part, rows, start, goals, channels)
+            rows = []
+        for row in rows:
+            stored = (int(scan.heights[row]), int(scan.widths[row]))
+            if (held_size := _spooled(scan, row, goals[stored])) is not None:
+                assert held is not None
+                assert scan.spool is not None
+                at = int(scan.spool.offsets[row])
+                shape = (*held_size, int(scan.channels[row]))
+                one = np.asarray(held[at : at + int(np.prod(shape))]).reshape(shape)
+                yield row, recolor(fit(one, goals[stored]), channels)
+                continue
+            look = next(again)
+            name = part.names[row - start]
+            if look.usable and look.digest == scan.digests[row].tobytes():
+                one = np.frombuffer(look.pixels, np.uint8).reshape(*look.size, look.channels)
+                yield row, recolor(one, channels)
+            else:
+                reason = "expected the bytes that the scan saw, found others"
+                writer.faults.append((row, Remark("file", "changed", reason, "skip").at(name)))
+        start = stop
+    again.close()
+
+
+def _array_pixels(
+    part: Part,
+    rows: list[int],
+    start: int,
+    goals: dict[tuple[int, int], tuple[int, int]],
+    channels: int,
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Rows of an array, recoloured and scaled as a file's picture would be."""
+    assert part.pixels is not None
+    for first in range(0, len(rows), 1024):
+        some = rows[first : first + 1024]
+        block = np.ascontiguousarray(part.pixels[some[0] - start : some[-1] - start + 1])
+        goal = goals[(block.shape[1], block.shape[2])]
+        if goal != block.shape[1:3]:
+            block = np.stack([fit(one, goal) for one in block])
+        yield from zip(some, recolor(block, channels), strict=True)
+
+
+def _spooled(scan: Scan, row: int, goal: tuple[int, int]) -> tuple[int, int] | None:
+    """The size in the spool, where what lies there leads to the goal; else None.
+
+    It does where it has the goal's size, or is the whole small picture; a picture that was scaled
+    to something else would be scaled twice, and differ from what `decode` gives.
+    """
+    if scan.spool is None or scan.spool.offsets[row] < 0:
+        return None
+    held = (int(scan.spool.heights[row]), int(scan.spool.widths[row]))
+    stored = (int(scan.heights[row]), int(scan.widths[row]))
+    return held if held == goal or (held == stored and max(stored) <= SMALL) else None
+
+
+def _is_finished(
+    source: Source, scan: Scan, goals: dict[tuple[int, int], tuple[int, int]], channels: int
+) -> bool:
+    """Whether the spool, as it is, holds the pixels of the pack."""
+    if scan.spool is None or any(part.pixels is not None for part in source.parts):
+        return False
+    used = scan.used
+    sizes = zip(scan.heights.tolist(), scan.widths.tolist(), strict=True)
+    wanted = np.array([goals.get(stored, (0, 0)) for stored in sizes], np.int64).reshape(-1, 2)
+    held = np.stack([scan.spool.heights, scan.spool.widths], 1)
+    return bool((scan.channels[used] == channels).all() and (held[used] == wanted[used]).all())
+
+
+def _again(
+    source: Source,
+    scan: Scan,
+    goals: dict[tuple[int, int], tuple[int, int]],
+    size: tuple[int, int],
+) -> Any:
+    """Looks at the files whose pixels are not in the spool as they are needed."""
+    files, row = [], 0
+    for part in source.parts:
+        for place in range(len(part.names)):
+            stored = (int(scan.heights[row]), int(scan.widths[row]))
+            if part.files and scan.used[row] and _spooled(scan, row, goals[stored]) is None:
+                files.append((str(part.files[place]), str(part.root) if part.root else None))
+            row += 1
+    return look_at_all(files, Order(cover=size, whole=0))
+
+
+def _without(
+    scan: Scan, facts: _Facts, counts: dict[str, DataCount], writer: _Writer
+) -> tuple[Scan, dict[str, DataCount]]:
+    """The scan and the counts without samples that changed while we worked."""
+    used, counts = scan.used.copy(), dict(counts)
+    for row, _ in writer.faults:
+        used[row] = False
+        for name in ("all", SPLITS[facts.splits[row]]):
+            one = counts[name]
+            counts[name] = replace(one, used=one.used - 1, skipped=one.skipped + 1)
+    faults = (*scan.faults, *(fault for _, fault in writer.faults))
+    return replace(scan, used=used, faults=faults, count=counts["all"]), counts

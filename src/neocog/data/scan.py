@@ -1,0 +1,326 @@
+"""Look at every sample before anything is trained on it. Floor 1, room data; imports floor 0.
+
+The scan reads, hashes and decodes each file once, in parallel, and says what is wrong. Pixels that
+the pack will need are kept in a spool on the way, so that most sets are decoded exactly once. No
+torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from neocog.data.decode import SMALL
+from neocog.data.files import Remark
+from neocog.data.names import printable
+from neocog.data.workers import Look, Order, look_at_all
+from neocog.errors import DataError
+from neocog.records import DataCount, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from neocog.data.samples import Part, Source
+
+__all__ = [
+    "SPOOL_START",
+    "Progress",
+    "Scan",
+    "Spool",
+    "refuse",
+    "refuse_empty_classes",
+    "scan",
+    "write_faults",
+]
+
+SPOOL_START = 256
+"""Bytes before the first pixel of a spool: room for the header that makes it a .npy file."""
+
+
+class Progress(Protocol):
+    """Told how far a long step has come."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`what` is `scan` or `pack`; `done` of `total` samples are finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Pixels that the scan decoded, one picture after the other, in the order of the samples."""
+
+    path: Path
+    """`SPOOL_START` bytes of nothing, then H×W×C uint8 of each picture that was kept."""
+    offsets: NDArray[np.int64]
+    """N; byte where a sample's pixels begin; −1: not in the spool."""
+    heights: NDArray[np.int64]
+    """N; of what is in the spool."""
+    widths: NDArray[np.int64]
+    """N; of what is in the spool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What was found. The arrays have one row for each sample that the source lists, in order."""
+
+    used: NDArray[np.bool_]
+    """N; whether the sample can be used."""
+    heights: NDArray[np.int64]
+    """N; as in the file, upright; 0 where unusable."""
+    widths: NDArray[np.int64]
+    """N; as in the file, upright; 0 where unusable."""
+    channels: NDArray[np.int64]
+    """N; 1 or 3; 0 where unusable."""
+    digests: NDArray[np.uint8]
+    """N×32; SHA-256 of the file, or of shape and pixels of an array's row."""
+    faults: tuple[Fault, ...]
+    """The reader's, then the scan's in the order of the samples."""
+    count: DataCount
+    """All samples, those that the reader left out among them."""
+    spool: Spool | None = None
+    """Decoded pixels, where a place for them was given."""
+
+
+def scan(
+    source: Source,
+    *,
+    minimum_side: int = 1,
+    cover: tuple[int, int] | None = (SMALL, SMALL),
+    workers: int | None = None,
+    spool: Path | None = None,
+    progress: Progress | None = None,
+) -> Scan:
+    """Look at every sample of a source.
+
+    Args:
+        source: what the readers found.
+        minimum_side: pictures with a shorter side are left out.
+        cover: the network's input size, as far as it is known: larger pictures are spooled at
+            `covering_size` of it, small ones (both sides up to 128) as they are.
+        workers: helper programs; None: as many as there are cores; 0: none.
+        spool: file to write pixels to; None: none are kept.
+        progress: told how far it is.
+
+    Raises:
+        DataError: pixels of an array with another shape than N×H×W×1 or N×H×W×3.
+    """
+    total = sum(len(part.names) for part in source.parts)
+    table = _Table(total, spool)
+    order = Order(cover=cover, whole=SMALL, pixels=spool is not None, minimum_side=minimum_side)
+    files = [
+        (str(path), None if part.root is None else str(part.root))
+        for part in source.parts
+        for path in part.files or ()
+    ]
+    looks = look_at_all(files, order, workers=workers)
+    try:
+        for part in source.parts:
+            if part.pixels is not None:
+                table.add_rows(part, minimum_side)
+            else:
+                for name, file in zip(part.names, part.files or (), strict=True):
+                    table.add(name, next(looks))
+                    table.remark_name(name, file, part.root)
+                    if progress is not None and table.row % 256 == 0:
+                        progress("scan", table.row, total)
+    finally:
+        looks.close()
+        table.close()
+    if progress is not None:
+        progress("scan", total, total)
+    return table.result(source)
+
+
+class _Table:
+    """The scan's arrays while they fill."""
+
+    def __init__(self, total: int, spool: Path | None) -> None:
+        self.row = 0
+        self.numbers = np.zeros((6, total), np.int64)  # stored h, w, channels, spool h, w, offset
+        self.digests = np.zeros((total, 32), np.uint8)
+        self.used = np.zeros(total, np.bool_)
+        self.faults: list[Fault] = []
+        self.spool = spool
+        self.at = SPOOL_START
+        self.file: IO[bytes] | None = None
+        self.numbers[5] = -1
+        if spool is not None:
+            self.file = spool.open("wb", buffering=2**20)
+            self.file.write(bytes(SPOOL_START))
+
+    def add(self, name: str, look: Look) -> None:
+        """One file."""
+        row = self.row
+        self.row += 1
+        self.faults.extend(remark.at(name) for remark in look.remarks)
+        if not look.usable:
+            return
+        self.used[row] = True
+        self.digests[row] = np.frombuffer(look.digest, np.uint8)
+        self.numbers[:5, row] = *look.stored, look.channels, *look.size
+        if self.file is not None:
+            self.numbers[5, row] = self.at
+            self.at += self.file.write(look.pixels)
+
+    def remark_name(self, name: str, file: Path, root: Path | None) -> None:
+        """A name that a terminal or a JSON reader could choke on is worth a remark."""
+        path = str(file)[len(str(root)) if root else 0 :]
+        if printable(path) != path:
+            reason = "a name that cannot be printed as it is; it is shown escaped"
+            self.faults.append(Remark("file", "odd-name", reason).at(name))
+
+    def add_rows(self, part: Part, minimum_side: int) -> None:
+        """A part whose pixels are an array."""
+        pixels = part.pixels
+        assert pixels is not None
+        shape = pixels.shape
+        if pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
+            raise DataError(
+                f"expected pixels N×H×W×1 or N×H×W×3 in uint8, found {shape} in {pixels.dtype}"
+            )
+        if len(part.names) != shape[0]:
+            raise DataError(f"expected {len(part.names)} pictures, found {shape[0]}")
+        if min(shape[1:3]) < minimum_side:
+            raise DataError(
+                f"expected sides of at least {minimum_side}, found {shape[1]}×{shape[2]}",
+                "lower data.minimum_side",
+            )
+        start, self.row = self.row, self.row + len(pixels)
+        rows = slice(start, self.row)
+        self.used[rows] = True
+        self.numbers[:3, rows] = np.array(shape[1:])[:, None]
+        seed = hashlib.sha256(repr(shape[1:]).encode())
+        for row, one in enumerate(np.ascontiguousarray(pixels), start):
+            state = seed.copy()
+            state.update(one)
+            self.digests[row] = np.frombuffer(state.digest(), np.uint8)
+
+    def close(self) -> None:
+        """Finish the spool."""
+        if self.file is not None:
+            self.file.close()
+
+    def result(self, source: Source) -> Scan:
+        """The finished scan."""
+        used = int(self.used.sum())
+        heights, widths, channels, spool_heights, spool_widths, offsets = self.numbers
+        return Scan(
+            used=self.used,
+            heights=heights,
+            widths=widths,
+            channels=channels,
+            digests=self.digests,
+            faults=(*source.faults, *self.faults),
+            count=DataCount(
+                found=len(self.used) + source.skipped,
+                used=used,
+                skipped=len(self.used) - used + source.skipped,
+            ),
+            spool=None
+            if self.spool is None
+            else Spool(
+                path=self.spool, offsets=offsets, heights=spool_heights, widths=spool_widths
+            ),
+        )
+
+
+def write_faults(path: Path, faults: Iterable[Fault]) -> None:
+    """One JSON line for each fault: path, format, code, reason, policy, offset.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            for fault in faults:
+                file.write(json.dumps(asdict(fault)) + "\n")
+    except OSError as error:
+        raise DataError(
+            f"cannot write the fault report {printable(str(path))}: {error.strerror}",
+            "choose another place for it",
+        ) from error
+
+
+def refuse(
+    faults: Sequence[Fault], count: DataCount, *, max_bad: float = 0.01, strict: bool = False
+) -> None:
+    """Refuse the data set where its faults are too grave or too many.
+
+    Args:
+        faults: all of them; those accepted do not matter here.
+        count: samples found, used and skipped.
+        max_bad: share of the samples that may be skipped.
+        strict: refuse at the first one.
+
+    Raises:
+        DataError: naming the first file, with the counts by code.
+    """
+    grave = [fault for fault in faults if fault.policy == "refuse"]
+    skips = [fault for fault in faults if fault.policy == "skip"]
+    if grave:
+        raise DataError(
+            f"{_first(grave)}\n  {len(grave)} of {count.found} samples like this: {_codes(grave)}",
+            "convert the pictures to 8 bits a channel, or take them out"
+            if grave[0].code == "16-bit"
+            else "`neocog data scan` lists them all",
+        )
+    if strict and skips:
+        raise DataError(
+            f"{_first(skips)}\n  {count.skipped} of {count.found} samples are bad: "
+            f"{_codes(skips)}; strict accepts none",
+            "repair or remove them; without --strict they are skipped and reported",
+        )
+    if count.skipped > max_bad * count.found:
+        raise DataError(
+            f"{count.skipped} of {count.found} samples are bad, at most {max_bad:.3g} of them may "
+            f"be: {_codes(skips)}\n  first: {_first(skips)}",
+            "`neocog data scan` lists them all; --max-bad sets the share that is accepted",
+        )
+    if count.used == 0:
+        raise DataError(
+            f"expected samples, found none that can be used of {count.found}",
+            "`neocog data scan` says why",
+        )
+
+
+def refuse_empty_classes(
+    classes: Iterable[str], before: Iterable[str], after: Iterable[str], faults: Sequence[Fault]
+) -> None:
+    """Refuse when a class of the training part lost all of its samples.
+
+    Args:
+        classes: names in order.
+        before: class of each training sample that was listed.
+        after: class of each training sample that can be used.
+        faults: for the message.
+
+    Raises:
+        DataError: naming the class.
+    """
+    lost = set(before) - set(after)
+    for name in classes:
+        if name in lost:
+            skips = [fault for fault in faults if fault.policy == "skip"]
+            raise DataError(
+                f"class {name!r} has no usable sample left for training: {_codes(skips)}\n"
+                f"  first: {_first(skips)}",
+                "repair its files, or take the class out",
+            )
+
+
+def _codes(faults: Sequence[Fault]) -> str:
+    """Counts by code, the most frequent first."""
+    counts = Counter(fault.code for fault in faults)
+    return ", ".join(f"{number} × {code}" for code, number in counts.most_common()) or "no code"
+
+
+def _first(faults: Sequence[Fault]) -> str:
+    return f"{faults[0].path}: {faults[0].reason}" if faults else "unknown"

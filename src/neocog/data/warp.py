@@ -1,0 +1,157 @@
+"""Where pixels come from: mirror, shift, turn, zoom. Floor 1, room data; imports torch.
+
+Two ways to the same geometry. `shift_flip` moves whole pixels by index and keeps uint8; `warp`
+resamples once, whatever was composed into its matrices. Both fold coordinates that leave the
+picture in the same way, and both take and give channels_last memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Padding", "affine", "shift_flip", "warp"]
+
+Padding = Literal["zero", "reflect", "replicate"]
+"""What lies outside a picture: zeros, its mirror image without repeating the edge, or the edge."""
+
+
+def _fold(position: Tensor, side: int, padding: Padding) -> Tensor:
+    """Positions outside 0 … side − 1 brought inside as `padding` says; zeros are left to others."""
+    if padding == "zero":
+        return position
+    if padding == "replicate" or side == 1:
+        return position.clamp(0, side - 1)
+    last = side - 1
+    return last - (position.remainder(2 * last) - last).abs()
+
+
+def shift_flip(
+    images: Tensor,
+    down: Tensor,
+    right: Tensor,
+    *,
+    flip: Tensor | None = None,
+    flip_vertical: Tensor | None = None,
+    padding: Padding = "zero",
+    reach: tuple[int, int],
+) -> Tensor:
+    """Mirror each picture, then move it by whole pixels; equal to `F.pad` and slicing.
+
+    Args:
+        images: B×C×H×W, any dtype; channels_last is the fast memory order.
+        down: B, int64: pixels by which the picture moves down.
+        right: B, int64: pixels by which it moves right.
+        flip: B, bool: mirror left to right.
+        flip_vertical: B, bool: mirror top to bottom.
+        padding: what comes in from outside.
+        reach: bounds of |down| and |right|.
+
+    Returns:
+        B×C×H×W of the same dtype, channels_last.
+    """
+    batch, channels, height, width = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device)[None] - down[:, None]
+    columns = torch.arange(width, device=device)[None] - right[:, None]
+    rows, columns = _fold(rows, height, padding), _fold(columns, width, padding)
+    if flip_vertical is not None:
+        rows = torch.where(flip_vertical[:, None], height - 1 - rows, rows)
+    if flip is not None:
+        columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    pixels = images.permute(0, 2, 3, 1)
+    if padding == "zero" and any(reach):
+        # A real border of zeros is cheaper than a mask over the result.
+        pixels = F.pad(pixels, (0, 0, reach[1], reach[1], reach[0], reach[0]))
+        rows, columns = rows + reach[0], columns + reach[1]
+    stride = pixels.shape[2]
+    rows += torch.arange(batch, device=device)[:, None] * pixels.shape[1]
+    index = (rows * stride)[:, :, None] + columns[:, None, :]
+    flat = pixels.reshape(-1, channels).index_select(0, index.view(-1))
+    return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def affine(
+    size: tuple[int, int],
+    *,
+    degrees: Tensor,
+    zoom: Tensor,
+    down: Tensor,
+    right: Tensor,
+    flip: Tensor,
+    flip_vertical: Tensor,
+) -> Tensor:
+    """Matrices of: mirror, turn anticlockwise and zoom about the centre, then shift.
+
+    Args:
+        size: height and width in pixels.
+        degrees: B, float32.
+        zoom: B, float32: 2 makes things twice as large.
+        down: B, pixels.
+        right: B, pixels.
+        flip: B, bool: left to right.
+        flip_vertical: B, bool: top to bottom.
+
+    Returns:
+        B×2×3 float32: the (x, y) in the source of each (x, y, 1) in the result; pixel centres lie
+        at whole numbers.
+    """
+    centre_y, centre_x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    radians = torch.deg2rad(degrees)
+    cos, sin = torch.cos(radians) / zoom, torch.sin(radians) / zoom
+    sign_x = 1 - 2 * flip.to(torch.float32)
+    sign_y = 1 - 2 * flip_vertical.to(torch.float32)
+    # With y pointing down, the source of an anticlockwise turn is (x cos − y sin, x sin + y cos).
+    matrix = torch.stack(
+        [
+            torch.stack([cos * sign_x, -sin * sign_x], 1),
+            torch.stack([sin * sign_y, cos * sign_y], 1),
+        ],
+        dim=1,
+    )
+    # Multiplied out, so that identity parameters give whole numbers without rounding.
+    moved = torch.stack([centre_x + right, centre_y + down], 1).to(torch.float32)
+    centre = moved.new_tensor([centre_x, centre_y])
+    offset = centre - (matrix * moved[:, None, :]).sum(2)
+    return torch.cat([matrix, offset[:, :, None]], dim=2)
+
+
+def _power_of_two(side: int) -> int:
+    return 1 << (side - 1).bit_length()
+
+
+def warp(images: Tensor, matrices: Tensor, padding: Padding = "zero") -> Tensor:
+    """Resample each picture once, bilinearly.
+
+    `grid_sample` takes coordinates scaled to −1 … 1, and for most sizes that scaling rounds: an
+    identity would blur by 10⁻⁵. Sides are therefore padded up to a power of two, for which it is
+    exact; positions outside are folded here, in pixels, and the rest meets zeros.
+
+    Args:
+        images: B×C×H×W float.
+        matrices: B×2×3 from `affine`.
+        padding: what lies outside.
+
+    Returns:
+        B×C×H×W float, channels_last. Whole-number positions come out bit for bit.
+    """
+    height, width = images.shape[-2:]
+    x = torch.arange(width, device=images.device, dtype=torch.float32)[None, None, :]
+    y = torch.arange(height, device=images.device, dtype=torch.float32)[None, :, None]
+    full = (_power_of_two(height), _power_of_two(width))
+    grid = images.new_empty(images.shape[0], height, width, 2, dtype=torch.float32)
+    for axis, (side, whole) in enumerate(((width, full[1]), (height, full[0]))):
+        a, b, c = (matrices[:, axis, i, None, None] for i in range(3))
+        place = _fold((b * y + c) + a * x, side, padding)
+        grid[..., axis] = place.mul(2).add_(1).mul_(1 / whole).sub_(1)
+    if full != (height, width):
+        images = F.pad(images, (0, full[1] - width, 0, full[0] - height))
+    result = F.grid_sample(
+        images.contiguous(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return result.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,80 @@
+"""Count answers over a part of the data. Floor 2, room engine; imports layers, data and floor 0."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from neocog.data.batches import eval_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from neocog.data.dataset import Dataset
+    from neocog.engine.task import Statistics, Task
+    from neocog.layers import Predictor
+
+__all__ = ["EVAL_BATCH", "Evaluation", "evaluate", "evaluating"]
+
+EVAL_BATCH = 256
+"""One size for every evaluation: sums of floats depend on how rows are grouped, and a score that
+is repeated must be the same to the last bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What one pass over a part of the data found."""
+
+    statistics: Statistics
+    """The task's count; `statistics.scores()` is the result."""
+    losses: Tensor
+    """Loss of each sample, float32, in the order of the ids."""
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own training flag back afterwards."""
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+@torch.no_grad()
+def evaluate(
+    predictor: Predictor,
+    task: Task,
+    data: Dataset,
+    ids: Tensor,
+    *,
+    device: torch.device,
+    batch: int = EVAL_BATCH,
+) -> Evaluation:
+    """Answer for the samples `ids`, each once, in fp32, and count.
+
+    Args:
+        predictor: pixels → answers; comes back with its training flags as they were.
+        task: says what an answer is worth.
+        data: where the pictures are.
+        ids: sample ids, int64.
+        device: where the predictor is.
+        batch: pictures at once; the last batch is padded, and the padding is not counted.
+    """
+    statistics = task.statistics()
+    losses: list[Tensor] = []
+    with evaluating(predictor):
+        for one in eval_batches(data, ids, batch=batch, device=device):
+            outputs = predictor.outputs(one.images)
+            loss = task.loss(outputs, one)
+            statistics.update(predictor.decode(outputs), loss, one)
+            losses.append(loss[one.valid])
+    joined = torch.cat(losses).float().cpu() if losses else torch.empty(0)
+    return Evaluation(statistics=statistics, losses=joined)

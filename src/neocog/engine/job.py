@@ -1,0 +1,126 @@
+"""What a training is, before it runs: its parts, its length, its arithmetic. Floor 2, room engine.
+
+Imports data, layers and floor 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from neocog.data.batches import batches_per_epoch
+from neocog.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from neocog.config import EngineRecipe, Recipe
+    from neocog.data.augment import Augment
+    from neocog.data.dataset import Dataset
+    from neocog.engine.task import Task
+    from neocog.records import InputSpec
+
+__all__ = ["Choice", "Job", "Length", "Outcome", "choose", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How the arithmetic is done; `auto` has been decided."""
+
+    precision: str
+    """fp32, bf16 or fp16."""
+    layout: str
+    """contiguous or channels_last."""
+    compile: bool
+    """Whether the network is compiled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that a training needs."""
+
+    network: nn.Module
+    """On its device. It is trained in place."""
+    task: Task
+    """What its outputs mean."""
+    data: Dataset
+    """Pictures, targets and splits."""
+    input: InputSpec
+    """Size and normalisation."""
+    recipe: Recipe
+    """Resolved: epochs and batch are numbers."""
+    augment: Augment
+    """What the training pictures go through."""
+    device: torch.device
+    """Where the network is."""
+    choice: Choice
+    """How the arithmetic is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """How long a training is."""
+
+    batch: int
+    """Pictures a batch."""
+    steps: int
+    """Optimiser steps an epoch."""
+    total: int
+    """Optimiser steps in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a training leaves behind."""
+
+    weights: Mapping[str, Tensor]
+    """The weights to keep: averaged ones where averaging is on, the best where they were
+    restored."""
+    epochs: int
+    """Epochs done."""
+    steps: int
+    """Optimiser steps done."""
+    seconds: float
+    """Time in training steps in this process, without evaluation and saving."""
+    images: int
+    """Pictures trained on in this process."""
+    reason: str
+    """Why it ended: `all epochs done`, or what a callback said."""
+
+
+def choose(recipe: EngineRecipe, device: torch.device) -> Choice:
+    """Decide what `auto` means on this device.
+
+    Raises:
+        ConfigError: fp16 without CUDA, where neither the range nor the speed is there.
+    """
+    precision = recipe.precision
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if fast else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"fp16 training needs a CUDA device, got {device.type}", "use bf16 or fp32 here"
+        )
+    layout = "channels_last" if recipe.layout == "auto" else recipe.layout
+    return Choice(precision=precision, layout=layout, compile=recipe.compile == "on")
+
+
+def length(recipe: Recipe, samples: int) -> Length:
+    """Steps an epoch and in all; what does not fill a step is left out of an epoch.
+
+    Raises:
+        DataError: nothing to train on.
+        ConfigError: epochs or batch are not decided yet.
+    """
+    engine = recipe.engine
+    if samples < 1:
+        raise DataError("the training part is empty", "hold back less with --val")
+    if engine.epochs is None or engine.batch is None:
+        raise ConfigError("engine.epochs and engine.batch must be numbers here")
+    steps = max(1, batches_per_epoch(samples, engine.batch) // engine.accumulate)
+    return Length(batch=min(engine.batch, samples), steps=steps, total=steps * engine.epochs)

@@ -1,0 +1,356 @@
+"""The training loop, readable from top to bottom. Floor 2, room engine.
+
+Imports this room, data, layers and floor 0. Everything random is a function of (seed, epoch, step,
+sample id), so that the loop can begin at any step and do what it would have done. It never asks
+which task it trains: see `task.py` for the seam.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neocog import chance
+from neocog.data.batches import train_batches
+from neocog.engine import checkpoint, optim, schedule
+from neocog.engine.averaging import Average
+from neocog.engine.control import (
+    Control,
+    KeepBest,
+    RestoreBest,
+    Save,
+    ScaleRate,
+    Stop,
+    check,
+    recall,
+    remember,
+)
+from neocog.engine.evaluate import EVAL_BATCH, evaluate
+from neocog.engine.job import Outcome, length
+from neocog.engine.step import train_step
+from neocog.errors import NonFiniteLossError
+from neocog.layers import Normalize, Predictor
+from neocog.records import Event, TrainState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from neocog.engine.control import Callback, Request
+    from neocog.engine.job import Job, Length
+    from neocog.records import Batch
+
+__all__ = ["train"]
+
+BEST = "best-weights"
+"""Name of the copy that early stopping goes back to."""
+FULL = "all epochs done"
+"""Why a training ends that nobody stops."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Live:
+    """What changes while training. A checkpoint holds exactly this."""
+
+    network: nn.Module
+    optimizers: optim.Optimizers
+    average: Average | None
+    scaler: torch.amp.GradScaler
+    callbacks: Sequence[Callback]
+    step: int = 0
+    scale: float = 1.0
+    floor: float = 0.0
+    reason: str = ""
+    restore: bool = False
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """What would be kept if the run ended now: the average, where there is one."""
+        return self.average.state if self.average else self.network.state_dict()
+
+    def state(self) -> TrainState:
+        """Everything as one record."""
+        return TrainState(
+            step=self.step,
+            model=self.network.state_dict(),
+            optimizer=self.optimizers.state_dict(),
+            schedule={
+                "scale": self.scale,
+                "floor": self.floor,
+                "reason": self.reason,
+                "restore": self.restore,
+                "scaler": self.scaler.state_dict(),
+                "callbacks": remember(self.callbacks),
+            },
+            ema=self.average.state if self.average else {},
+        )
+
+    def load(self, state: TrainState) -> None:
+        """Take everything from a record."""
+        self.network.load_state_dict(dict(state.model))
+        self.optimizers.load_state_dict(state.optimizer)
+        if self.average:
+            self.average.load(state.ema)
+        memory = state.schedule
+        self.step = state.step
+        self.scale, self.floor = memory["scale"], memory["floor"]
+        self.reason, self.restore = memory["reason"], memory["restore"]
+        self.scaler.load_state_dict(memory["scaler"])
+        recall(self.callbacks, memory["callbacks"])
+
+
+def train(
+    job: Job,
+    *,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    listeners: Sequence[Callable[[Event], None]] = (),
+    resume: TrainState | None = None,
+    history: Sequence[Event] = (),
+) -> Outcome:
+    """Train the job's network in place, from its first step or from a checkpoint.
+
+    Args:
+        job: what to train, on what, how.
+        folder: where checkpoints go.
+        callbacks: called with each event and a `Control`; may stop, save or change the rate.
+        listeners: called with each event before the callbacks: console, event file.
+        resume: the state to go on from.
+        history: the events up to that state.
+
+    Raises:
+        NonFiniteLossError: naming the step and the samples; the weights are as before that step.
+    """
+    size = length(job.recipe, len(job.data.splits["train"]))
+    if job.choice.layout == "channels_last":
+        job.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decay = job.recipe.engine.ema
+    live = _Live(
+        network=job.network,
+        optimizers=optim.build(job.network, job.recipe.optim),
+        average=Average(job.network, decay) if decay else None,
+        scaler=torch.amp.GradScaler(job.device.type, enabled=job.choice.precision == "fp16"),
+        callbacks=[check(callback) for callback in callbacks],
+    )
+    run = _Run(job, size, live, folder, listeners, history)
+    if resume is not None:
+        live.load(resume)
+        run.recall_epoch(history)
+    with _surroundings(job):
+        run.go()
+    best = folder / f"{BEST}.safetensors"
+    kept = checkpoint.load_weights(best) if live.restore and best.exists() else live.weights
+    return Outcome(
+        weights={
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in kept.items()
+        },
+        epochs=math.ceil(live.step / size.steps),
+        steps=live.step,
+        seconds=run.seconds,
+        images=run.images,
+        reason=live.reason or FULL,
+    )
+
+
+@contextlib.contextmanager
+def _surroundings(job: Job) -> Iterator[None]:
+    """Threads, random state and training flags come back as the caller had them."""
+    threads = torch.get_num_threads()
+    flags = [(part, part.training) for part in job.network.modules()]
+    devices = [job.device] if job.device.type == "cuda" else []
+    if job.recipe.engine.threads:
+        torch.set_num_threads(job.recipe.engine.threads)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for part, flag in flags:
+            part.training = flag
+
+
+class _Run:
+    """The loop itself: epochs, steps, and what happens between them."""
+
+    def __init__(
+        self,
+        job: Job,
+        size: Length,
+        live: _Live,
+        folder: Path,
+        listeners: Sequence[Callable[[Event], None]],
+        history: Sequence[Event],
+    ) -> None:
+        self.job, self.size, self.live = job, size, live
+        self.folder, self.listeners = folder, listeners
+        self.count = len(history)
+        self.began = time.monotonic() - (history[-1].time if history else 0.0)
+        self.seconds, self.images = 0.0, 0
+        self.losses: list[float] = []
+        self.peak = live.optimizers.lr
+        self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
+        self.predictor = Predictor(job.network, job.input, job.task.decode).to(job.device)
+        self.parameters = [p for p in job.network.parameters() if p.requires_grad]
+        self.forward: Any = torch.compile(job.network) if job.choice.compile else job.network
+
+    def recall_epoch(self, history: Sequence[Event]) -> None:
+        """The losses of an epoch that was cut short: its mean is over all of its steps."""
+        first = self.live.step // self.size.steps * self.size.steps
+        self.losses = [
+            event.values["loss"] for event in history if event.kind == "step" and event.step > first
+        ]
+
+    def emit(self, kind: str, **values: Any) -> None:
+        """Tell everyone, then do what the callbacks asked for."""
+        event = Event(
+            step=self.live.step, kind=kind, values=values, time=time.monotonic() - self.began
+        )
+        self.count += 1
+        for listener in self.listeners:
+            listener(event)
+        control = Control()
+        for callback in self.live.callbacks:
+            callback(event, control)
+        for request in control.drain():
+            self._obey(request, event)
+
+    def _obey(self, request: Request, event: Event) -> None:
+        """Carry out what a callback asked for."""
+        live = self.live
+        match request:
+            case Stop(reason):
+                live.reason = reason
+            case ScaleRate(factor, floor):
+                live.scale, live.floor = live.scale * factor, floor
+                self.emit("rate", scale=live.scale, lr=self._rate())
+            case Save(None, _):
+                # After the last step of an epoch the epoch's own checkpoint follows; one before
+                # the validation would skip it on resuming.
+                if event.kind == "step" and live.step % self.size.steps:
+                    self.save()
+            case Save(name, weights_only):
+                self.save(name=name, weights_only=weights_only)
+            case KeepBest():
+                self.save(name=BEST, weights_only=True)
+            case RestoreBest():
+                live.restore = True
+
+    def save(self, *, name: str | None = None, weights_only: bool = False) -> None:
+        """Write a checkpoint; of those that resuming needs the last two stay."""
+        if name is not None and weights_only:
+            checkpoint.save_weights(self.folder / f"{name}.safetensors", self.live.weights)
+            return
+        meta = {"events": self.count}
+        checkpoint.save(self.folder, self.live.state(), name=name, meta=meta)
+        if name is None:
+            checkpoint.prune(self.folder, keep=2)
+
+    def go(self) -> None:
+        """From the present step to the last."""
+        if self.live.step == 0:
+            # One batch of the validation part, before hours of training find out that it fails.
+            metrics = ["loss", *self._validate(EVAL_BATCH), "lr", "seconds", "images_per_second"]
+            epochs = self.job.recipe.engine.epochs
+            self.emit("start", epochs=epochs, steps=self.size.total, metrics=metrics)
+        while self.live.step < self.size.total and not self.live.reason:
+            self.epoch(self.live.step // self.size.steps)
+        self.emit("end", reason=self.live.reason or FULL)
+
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        live = self.live
+        factor = schedule.factor(
+            self.job.recipe.schedule, live.step, self.size.total, self.size.steps
+        )
+        return schedule.lowered(self.peak * factor, live.scale, live.floor)
+
+    def epoch(self, epoch: int) -> None:
+        """One pass over the training part, or what is left of it, then validation."""
+        began, images = time.monotonic(), self.images
+        for batches in self._steps(epoch):
+            loss = self._step(epoch, batches)
+            self.images += sum(len(one.ids) for one in batches)
+            self.losses.append(loss)
+            self.emit("step", loss=loss, lr=self.live.optimizers.lr)
+            if self.live.reason:
+                break
+        spent = time.monotonic() - began
+        self.seconds += spent
+        self.emit(
+            "epoch",
+            epoch=epoch + 1,
+            loss=math.fsum(self.losses) / max(1, len(self.losses)),
+            **self._validate(),
+            lr=self.live.optimizers.lr,
+            seconds=spent,
+            images_per_second=(self.images - images) / spent,
+        )
+        self.losses = []
+        self.save()
+
+    def _steps(self, epoch: int) -> Iterator[list[Batch]]:
+        """The batches of each step that is left of this epoch."""
+        job, group = self.job, self.job.recipe.engine.accumulate
+        done = self.live.step % self.size.steps
+        batches = train_batches(
+            job.data,
+            batch=self.size.batch,
+            seed=job.recipe.seed,
+            epoch=epoch,
+            augment=job.augment,
+            start=done * group,
+            device=job.device,
+        )
+        for _ in range(done, self.size.steps):
+            yield list(itertools.islice(batches, group))
+
+    def _step(self, epoch: int, batches: list[Batch]) -> float:
+        """One optimiser step: rate, random state, update, average; the loss."""
+        job, live = self.job, self.live
+        live.optimizers.set_lr(self._rate())
+        torch.manual_seed(chance.key(job.recipe.seed, "step", live.step))
+        job.network.train()
+        try:
+            loss = train_step(
+                self.forward,
+                self.parameters,
+                batches,
+                job=job,
+                normalize=self.normalize,
+                optimizers=live.optimizers,
+                scaler=live.scaler,
+            )
+        except NonFiniteLossError as error:
+            names = ", ".join(job.data.names[i] for i in error.ids[:8])
+            more = f" and {len(error.ids) - 8} more" if len(error.ids) > 8 else ""
+            raise NonFiniteLossError(
+                f"{error.message} at step {live.step + 1} (epoch {epoch + 1}); "
+                f"samples {error.ids[:8]}: {names}{more}",
+                "lower --lr, clip with --set optim.clip_norm=1, or look at these samples",
+                ids=error.ids,
+            ) from None
+        live.step += 1
+        if live.average:
+            live.average.update(job.network, live.step)
+        return loss.item()
+
+    def _validate(self, limit: int | None = None) -> dict[str, float]:
+        """`val_loss`, `val_accuracy`, … of the weights that would be kept now."""
+        job, average = self.job, self.live.average
+        ids = job.data.splits.get("val")
+        if ids is None or not len(ids):
+            return {}
+        kept = average.applied(job.network) if average else contextlib.nullcontext()
+        with kept:
+            result = evaluate(self.predictor, job.task, job.data, ids[:limit], device=job.device)
+        metrics = result.statistics.scores().metrics
+        return {f"val_{name}": metric.value for name, metric in metrics.items()}

@@ -1,0 +1,59 @@
+"""The Python face's own small functions. Floor 5, beside the verbs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neocog import tasks
+from neocog.config import DataRecipe, Recipe, from_dict
+from neocog.data import dataset
+from neocog.models import catalog
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from neocog.config import Scalar
+    from neocog.data.dataset import Dataset
+
+__all__ = ["build", "load"]
+
+
+def load(
+    source: str,
+    *,
+    val: float | str = 0.1,
+    test: str = "",
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Open a data set: pictures packed once into the cache, targets, classes, splits.
+
+    Args:
+        source: folder, archive, IDX, CIFAR, .npz or .csv path, or a name such as `digits`.
+        val: validation part, as a share of the training part or as a source of its own.
+        test: test part, as a source of its own.
+        size: height and width of the network's input; by default decided from the pictures.
+        seed: decides which samples a share takes.
+
+    Raises:
+        DataError: with the file, what was expected, what was found and what to do.
+    """
+    values = {"source": source, "val": val, "test": test, "size": size}
+    return dataset.load(from_dict(DataRecipe, values, "data"), seed=seed)
+
+
+def build(name: str, data: Dataset, **args: Scalar) -> nn.Module:
+    """A fresh network of the catalogue that fits a data set's pictures and targets.
+
+    Args:
+        name: a name that `neocog models` lists, or `package.module:factory`.
+        data: what `load` returned.
+        **args: keyword arguments of the factory, for example `width=32`.
+
+    Raises:
+        ConfigError: unknown name or argument, with the near one.
+    """
+    task = tasks.for_data(data, Recipe())
+    return catalog.build(
+        name, channels=data.channels, size=data.size, outputs=task.outputs, args=args
+    )

@@ -1,0 +1,12 @@
+"""Architectures from papers, one file a family. Floor 2, room models.
+
+Nothing is imported here: `catalog` lists the names without loading torch, and resolves one when it
+is asked for.
+
+The contract. A model is a plain `nn.Module` made by a factory with keywords only:
+`factory(*, channels, size, outputs, …)`, where every further keyword has a default that JSON can
+hold. The module has `forward(x)`, B×C×H×W → B×outputs; `forward_features(x)`, which returns a
+pyramid of levels B×C'×H'×W', finest first; and `features`, one `FeatureInfo` for each level. What
+`forward` answers is a function of the last level alone. Modules never write into a tensor that
+somebody else may hold (no in-place activations), so levels, hooks and traces see what was computed.
+"""

@@ -1,0 +1,107 @@
+"""Which sections a finished run deserves, and what they say. Floor 4; imports html, plots, metrics.
+
+The page says one number first, with its interval and what it was measured on, then why one may
+trust it or not. A section without content is left out; where something that a reader would look
+for is missing, the page says so and why. Every number shown is one that was handed in, or a plain
+sum of such numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from neocog import html
+from neocog.report import answers as told
+from neocog.report import head, history, origins
+from neocog.report.nouns import Finished, Mistake
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from neocog.records import DataCount, Event, Fault, Scores
+
+__all__ = ["Finished", "Mistake", "build", "write"]
+
+
+def write(
+    path: Path,
+    *,
+    manifest: Mapping[str, Any],
+    events: Sequence[Event],
+    scores: Mapping[str, Scores],
+    mistakes: Sequence[Mistake],
+    sheet: NDArray[np.uint8] | None,
+    faults: Sequence[Fault],
+    counts: DataCount,
+    notes: Sequence[str],
+    answers: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+) -> Path:
+    """Write the report of a run as one file.
+
+    Args:
+        path: the file.
+        manifest: the run's manifest as a dict, with `model` (name, args, parameters) and `task`.
+        events: the run's events, oldest first.
+        scores: `val` and `test`, as far as there are such parts.
+        mistakes: worst first.
+        sheet: originals in the first row, then what the network saw in the first epochs.
+        faults: what is wrong with the data.
+        counts: found, used and skipped over all parts.
+        notes: what is done to a training picture, in words.
+        answers: regression: truths and answers of the part with the headline, by column.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    # A resumed run tells its last epochs again: the later telling counts.
+    epochs = {e.values["epoch"]: e.values for e in events if e.kind == "epoch"}
+    run = Finished(
+        manifest=manifest,
+        epochs=[epochs[number] for number in sorted(epochs)],
+        events=events,
+        scores=scores,
+        mistakes=mistakes,
+        sheet=sheet,
+        faults=faults,
+        counts=counts,
+        notes=notes,
+        answers=answers or {},
+    )
+    return html.write(build(run), path)
+
+
+_SECTIONS = (
+    told.scores,
+    history.learning,
+    told.classes,
+    told.confusion,
+    told.numbers,
+    told.confidence,
+    told.worst,
+    origins.seen,
+    origins.data,
+    origins.again,
+)
+"""In the order of the page; each gives None where it has nothing to say."""
+
+
+def build(run: Finished) -> html.Page:
+    """The page about a run."""
+    source = PurePath(str(run.data.get("source", "data"))).name or "data"
+    version = str((run.manifest.get("versions") or {}).get("neocog", ""))
+    maker = f"neocog {version}".strip()
+    return html.Page(
+        kind="training report",
+        title=f"{run.model} on {source}",
+        subtitle=head.subtitle(run),
+        headline=head.headline(run),
+        facts=head.facts(run),
+        notes=head.warnings(run),
+        sections=tuple(section for make in _SECTIONS if (section := make(run)) is not None),
+        footer=f"Made by {maker}. This file needs nothing else and opens offline.",
+    )

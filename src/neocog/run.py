@@ -1,0 +1,312 @@
+"""A run folder as an object: read its events and scores, evaluate it, ask it.
+
+Floor 3; imports bundle's floor downward. Layout: `manifest.json`, `events.jsonl`, `checkpoints/`,
+`bundle/`, `evaluation.json`, `report.html`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neocog import machine, tasks
+from neocog.bundle import Bundle
+from neocog.config import DataRecipe, Recipe, from_dict
+from neocog.data import dataset, decode
+from neocog.engine.evaluate import EVAL_BATCH, evaluate
+from neocog.errors import RunError
+from neocog.files import read_json, write_atomic
+from neocog.records import Event, Manifest, scores_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from neocog.data.dataset import Dataset
+    from neocog.engine.evaluate import Evaluation
+    from neocog.layers import Predictor
+    from neocog.records import Scores
+
+__all__ = ["EventLog", "Run", "open_run"]
+
+
+class EventLog:
+    """`events.jsonl`: one event a line, append-only; a listener of the engine.
+
+    Lines are handed to the system at the end of each epoch and at the end of the run; steps in
+    between are buffered, since a line a step would cost a fast network a tenth of its time.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        """Open for appending after the first `keep` lines; later ones are cut off."""
+        lines = path.read_bytes().splitlines(keepends=True)[:keep] if path.exists() else []
+        write_atomic(path, b"".join(lines))
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        """Append one event."""
+        self._file.write(json.dumps(dataclasses.asdict(event), ensure_ascii=False) + "\n")
+        if event.kind != "step":
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events of a run; a last line that was cut short by a crash is left out.
+
+    Raises:
+        RunError: a line before the last one is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path} line {number} is damaged: {error}") from error
+    return events
+
+
+class Run:
+    """One run folder. Cheap to make: everything is read when first asked for."""
+
+    def __init__(self, path: Path, *, model: str | nn.Module = "") -> None:
+        """Open a run.
+
+        Args:
+            path: the run folder.
+            model: names a foreign factory again, or is the module; see `Bundle.network`.
+
+        Raises:
+            RunError: no run lives there.
+        """
+        if not (path / "manifest.json").is_file():
+            raise RunError(
+                f"{path} holds no run: manifest.json is missing",
+                "give the folder that `neocog train` printed",
+            )
+        self.path = path
+        self._model = model
+        self._bundle: Bundle | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What decided the run.
+
+        Raises:
+            RunError: manifest.json is damaged.
+        """
+        try:
+            values = read_json(self.path / "manifest.json")
+            return Manifest(**{**values, "argv": tuple(values["argv"])})
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'manifest.json'} is damaged: {error}") from error
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return from_dict(Recipe, dict(self.manifest.config))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run was trained and evaluated to its end."""
+        return (self.path / "evaluation.json").is_file()
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that happened, in order."""
+        return read_events(self.path / "events.jsonl")
+
+    @property
+    def bundle(self) -> Bundle:
+        """The trained model.
+
+        Raises:
+            RunError: the run has not got so far, or the bundle is damaged.
+        """
+        if self._bundle is None:
+            if not (self.path / "bundle" / "bundle.json").is_file():
+                raise RunError(f"the run {self.path} is not finished", f"neocog resume {self.path}")
+            self._bundle = Bundle.load(self.path / "bundle")
+        return self._bundle
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `train --json` prints: epochs, steps, seconds, rate, engine, data, val, test.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        if not self.finished:
+            raise RunError(f"the run {self.path} is not finished", f"neocog resume {self.path}")
+        return {"run": str(self.path), **read_json(self.path / "evaluation.json")}
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """The scores by part of the data: `val`, `test`."""
+        summary = self.summary
+        return {
+            part: scores_from_dict(summary[part]) for part in ("val", "test") if summary.get(part)
+        }
+
+    def data(self) -> Dataset:
+        """The data set that the run was trained on, opened again.
+
+        Raises:
+            DataError: it is no longer there.
+            RunError: its content is no longer the same.
+        """
+        manifest = self.manifest
+        data = dataset.load(self.recipe.data, seed=manifest.seed)
+        if data.fingerprint != manifest.data["fingerprint"]:
+            raise RunError(
+                f"the data of this run has changed: {data.source} has fingerprint "
+                f"{data.fingerprint[:12]}, the run saw {manifest.data['fingerprint'][:12]}",
+                f"evaluate on it as on new data: neocog eval {self.path} {data.source}",
+            )
+        return data
+
+    def predictor(self, device: torch.device | str = "cpu") -> Predictor:
+        """The one way to an answer: uint8 B×C×h×w → probabilities or numbers."""
+        return self.bundle.predictor(model=self._model, device=device)
+
+    def evaluate(self, source: str = "", *, device: str = "auto") -> dict[str, Scores]:
+        """Scores by part of the data.
+
+        Args:
+            source: other data, with the same classes by name. Empty: the run's own.
+            device: where to compute.
+
+        Returns:
+            `val` and `test`, as far as they exist. For a source: its test part, else its val part,
+            else all of it, under that name (`test`, `val` or `all`).
+        """
+        if source:
+            data = self._foreign(source)
+            part = next((name for name in ("test", "val") if name in data.splits), "all")
+            parts = [part]
+        else:
+            data = self.data()
+            parts = [name for name in ("val", "test") if name in data.splits]
+        where = machine.device_named(device)
+        return {part: self.score(data, part, where)[0] for part in parts}
+
+    def _foreign(self, source: str) -> Dataset:
+        """Other data, read as this run's network takes it, classes matched by name."""
+        bundle, own = self.bundle, self.recipe.data
+        recipe = DataRecipe(source=source, val=0.0, max_bad=own.max_bad, strict=own.strict)
+        geometry = (bundle.input.size, bundle.input.channels)
+        return dataset.load(recipe, geometry=geometry, classes=bundle.classes)
+
+    def score(self, data: Dataset, part: str, device: torch.device) -> tuple[Scores, Evaluation]:
+        """Scores of one part (`train`, `val`, `test`, `all`), and the loss of each sample."""
+        ids = torch.arange(len(data.targets)) if part == "all" else data.splits[part]
+        task = tasks.build(self.bundle.task)
+        result = evaluate(self.predictor(device), task, data, ids, device=device)
+        scores = dataclasses.replace(result.statistics.scores(), data=data.counts[part])
+        return scores, result
+
+    def predict(
+        self, images: Sequence[str | Path], *, device: str = "auto"
+    ) -> list[dict[str, Any]]:
+        """Answers for image files, one entry each, in order.
+
+        An entry holds `path`, `label`, `probability` and `top`; for a file that cannot be read
+        `path` and `error`.
+        """
+        where = machine.device_named(device)
+        predictor, task = self.predictor(where), tasks.build(self.bundle.task)
+        entries: list[dict[str, Any]] = [{"path": str(path)} for path in images]
+        waiting: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+
+        def answer(group: list[tuple[int, torch.Tensor]]) -> None:
+            with torch.no_grad():
+                decoded = predictor(torch.stack([picture for _, picture in group]).to(where))
+            for (place, _), found in zip(group, task.answer(decoded.cpu()), strict=True):
+                entries[place].update(found)
+
+        # Pictures of one shape are answered together; no more than a batch of each waits.
+        for place, path in enumerate(images):
+            try:
+                pixels = decode.decode(
+                    Path(path), channels=predictor.input.channels, cover=predictor.input.size
+                )
+            except decode.Undecodable as error:
+                entries[place]["error"] = error.fault.reason
+                continue
+            picture = torch.from_numpy(pixels).permute(2, 0, 1)
+            group = waiting.setdefault(tuple(picture.shape), [])
+            group.append((place, picture))
+            if len(group) == EVAL_BATCH:
+                answer(waiting.pop(tuple(picture.shape)))
+        for group in waiting.values():
+            answer(group)
+        return entries
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        lines = [f"Run({str(self.path)!r})", f"  {manifest.config['model']} on {self._source()}"]
+        if self.finished:
+            lines += [f"  {part}: {headline(scores)}" for part, scores in self.scores.items()]
+        else:
+            lines.append(f"  not finished; go on with: neocog resume {self.path}")
+        return "\n".join(lines)
+
+    def _source(self) -> str:
+        """The data's name, short."""
+        return Path(self.manifest.data["source"]).name
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        name, *rest = repr(self).splitlines()
+        lines = "<br>".join(escape(line.strip()) for line in rest)
+        return f"<b>{escape(name)}</b><br>{lines}"
+
+
+def headline(scores: Scores) -> str:
+    """The first metric of a task with its interval, in words.
+
+    >>> from neocog.records import Interval, Scores
+    >>> headline(Scores(metrics={"accuracy": Interval(value=0.98, low=0.96, high=0.99, n=360)}))
+    'accuracy 98.0 % (95 % interval 96.0 to 99.0 %, n = 360)'
+    """
+    name, metric = next(iter(scores.metrics.items()))
+    if name == "accuracy":
+        value, low, high = (f"{100 * x:.1f}" for x in (metric.value, metric.low, metric.high))
+        return f"{name} {value} % (95 % interval {low} to {high} %, n = {metric.n:,})"
+    return (
+        f"{name} {metric.value:.4g} "
+        f"(95 % interval {metric.low:.4g} to {metric.high:.4g}, n = {metric.n:,})"
+    )
+
+
+def open_run(path: str | Path, *, model: str | nn.Module = "") -> Run:
+    """Open a run folder.
+
+    Args:
+        path: the folder that `neocog train` printed.
+        model: only for a network from outside the catalogue: its factory
+            (`package.module:factory`), named again because nothing foreign runs unasked, or the
+            module itself.
+
+    Raises:
+        RunError: no run lives there.
+    """
+    return Run(Path(path), model=model)

@@ -1,0 +1,131 @@
+"""One class a sample. Floor 2, room tasks; imports floors 0 and 1 and torch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from neocog.errors import ConfigError
+from neocog.metrics import ClassificationStatistics, refuse_nonfinite
+from neocog.records import TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from neocog.records import Batch
+
+__all__ = ["Classify"]
+
+_TOP = 5
+
+
+class Classify:
+    """Softmax and cross-entropy −Σ_c w_c · t_c · log p_c.
+
+    In training the targets are smoothed, t' = (1 − ε)·t + ε/K (Szegedy et al., arXiv 1512.00567),
+    and each term has its class weight. Outside training ε is 0 and every weight 1.
+
+    Args:
+        classes: names in the order of the outputs.
+        label_smoothing: ε in [0, 1).
+        class_weights: w, one for each class; None: all 1.
+
+    Raises:
+        ConfigError: repeated names, ε out of range, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        if not classes or len(set(classes)) != len(classes):
+            raise ConfigError(f"expected classes with different names, got {list(classes)}")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label smoothing lies in [0, 1), got {label_smoothing}")
+        weights = None if class_weights is None else [float(one) for one in class_weights]
+        if weights is not None and (
+            len(weights) != len(classes) or not all(0 <= one < math.inf for one in weights)
+        ):
+            raise ConfigError(
+                f"expected {len(classes)} class weights, none negative, got {weights}"
+            )
+        self.classes = tuple(classes)
+        self.label_smoothing = float(label_smoothing)
+        self._weights = None if weights is None else torch.tensor(weights)
+        args = {"classes": list(classes), "label_smoothing": self.label_smoothing}
+        self.spec = TaskSpec(name="classify", args={**args, "class_weights": weights})
+
+    @property
+    def outputs(self) -> int:
+        """One output a class."""
+        return len(self.classes)
+
+    def loss(self, outputs: Tensor, batch: Batch, *, training: bool = False) -> Tensor:
+        """Cross-entropy of each sample, B, in nats; float32 at least.
+
+        Args:
+            outputs: logits, B×K.
+            batch: class indices (B, int64), or shares of the classes (B×K, float) after mixing.
+            training: smooth the targets and weigh the classes.
+        """
+        logits = outputs if outputs.dtype == torch.float64 else outputs.float()
+        targets = batch.targets
+        if targets.dim() == 1:
+            # Padding may hold an index that does not exist; on a GPU that would end the process.
+            targets = torch.where(batch.valid, targets, torch.zeros_like(targets))
+        else:
+            targets = targets.to(logits.dtype)
+        if not training:
+            return F.cross_entropy(logits, targets, reduction="none")
+        weights = None
+        if self._weights is not None:
+            # Not kept there: a task that remembers tensors would also remember those of a meta or
+            # fake device. Some bytes without waiting cost nothing.
+            weights = self._weights.to(logits.dtype).to(logits.device, non_blocking=True)
+        return F.cross_entropy(
+            logits,
+            targets,
+            weight=weights,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Logits B×K → probabilities B×K."""
+        return (
+            outputs.softmax(dim=1)
+            if outputs.dtype == torch.float64
+            else outputs.float().softmax(dim=1)
+        )
+
+    def statistics(self) -> ClassificationStatistics:
+        """A fresh, empty count."""
+        return ClassificationStatistics(self.classes)
+
+    def answer(self, decoded: Tensor) -> list[dict[str, Any]]:
+        """Probabilities B×K → label, probability and the five most probable; ties by index.
+
+        Raises:
+            NonFiniteLossError: a probability is NaN.
+        """
+        ordered, index = refuse_nonfinite(decoded).sort(dim=1, descending=True, stable=True)
+        answers = []
+        for row, order in zip(ordered.tolist(), index.tolist(), strict=True):
+            top = [
+                {"label": self.classes[place], "probability": share}
+                for share, place in zip(row[:_TOP], order[:_TOP], strict=True)
+            ]
+            answers.append({**top[0], "top": top})
+        return answers
+
+    def truth(self, targets: Tensor) -> list[str]:
+        """Class indices B → class names, in the words of `answer`."""
+        return [self.classes[index] for index in targets.tolist()]

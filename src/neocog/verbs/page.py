@@ -1,0 +1,100 @@
+"""Gather what the report of a run shows: its worst mistakes and what the network saw.
+
+Floor 5, room verbs; imports report and everything below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from neocog import report, tasks
+from neocog.data import augment
+from neocog.metrics import RegressionStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from neocog.data.dataset import Dataset
+    from neocog.engine.evaluate import Evaluation
+    from neocog.engine.job import Job
+    from neocog.records import Scores
+    from neocog.run import Run
+
+__all__ = ["write"]
+
+SHOWN = 24
+"""Mistakes in the report."""
+
+
+def write(run: Run, job: Job, found: Mapping[str, tuple[Scores, Evaluation]]) -> Path:
+    """Write `report.html` of a run.
+
+    Args:
+        run: the run, with its bundle saved.
+        job: what was trained on what.
+        found: scores and losses by part.
+    """
+    data = job.data
+    manifest = dataclasses.asdict(run.manifest)
+    bundle = run.bundle
+    manifest["model"] = {
+        "name": bundle.model.name,
+        "args": dict(bundle.model.args),
+        "parameters": sum(p.numel() for p in job.network.parameters()),
+    }
+    manifest["task"] = {"name": bundle.task.name, "args": dict(bundle.task.args)}
+    part = next((name for name in ("test", "val") if name in found), None)
+    mistakes = _mistakes(run, data, part, found[part][1]) if part else []
+    statistics = found[part][1].statistics if part else None
+    return report.write(
+        run.path / "report.html",
+        manifest=manifest,
+        events=run.events,
+        scores={name: scores for name, (scores, _) in found.items()},
+        mistakes=mistakes,
+        sheet=augment.contact_sheet(data, job.augment),
+        faults=data.faults,
+        counts=data.counts["all"],
+        notes=augment.explain(
+            job.recipe.augment,
+            channels=data.channels,
+            size=data.size,
+            classes=data.classes,
+            kind=data.kind,
+            uniform=data.images.uniform,
+        ),
+        answers=statistics.pairs() if isinstance(statistics, RegressionStatistics) else None,
+    )
+
+
+def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[report.Mistake]:
+    """The samples with the largest loss that were answered wrongly, worst first."""
+    task = tasks.build(run.bundle.task)
+    # Far more than are shown: a large loss with a right answer is no mistake.
+    worst = data.splits[part][result.losses.argsort(descending=True, stable=True)[: 8 * SHOWN]]
+    images, targets = data.images.gather(worst, data.size), data.targets[worst]
+    with torch.no_grad():
+        decoded = run.predictor()(images)
+    found = []
+    for row, (answer, truth) in enumerate(
+        zip(task.answer(decoded), task.truth(targets), strict=True)
+    ):
+        if answer["label"] == truth:
+            continue
+        found.append(
+            report.Mistake(
+                picture=images[row].permute(1, 2, 0).numpy(),
+                name=data.names[int(worst[row])],
+                truth=truth,
+                answer=answer["label"],
+                confidence=answer["probability"],
+                probability=float(decoded[row, targets[row]])
+                if task.spec.name == "classify"
+                else None,
+            )
+        )
+    return found[:SHOWN]

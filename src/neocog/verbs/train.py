@@ -1,0 +1,365 @@
+"""Train, resume and everything that ends a run. Floor 5, room verbs.
+
+The flow: recipe → data → resolved recipe → run folder with its manifest → engine → bundle →
+evaluation of the bundle as saved → report.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from neocog import chance, machine, recipes, tasks
+from neocog.bundle import Bundle
+from neocog.config import Recipe, to_dict
+from neocog.data import dataset
+from neocog.data.augment import Augment
+from neocog.engine import callbacks as engine_callbacks
+from neocog.engine import checkpoint, loop
+from neocog.engine.job import Choice, Job, Outcome, choose, length
+from neocog.errors import ConfigError, RunError
+from neocog.files import write_json
+from neocog.models import catalog
+from neocog.records import Manifest, ModelSpec, scores_to_dict
+from neocog.run import EventLog, Run, headline, open_run
+from neocog.verbs import page
+from neocog.verbs.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neocog.data.dataset import Dataset
+    from neocog.engine.callbacks import Callback
+    from neocog.engine.task import Task
+    from neocog.records import TrainState
+
+__all__ = ["fit", "resume", "train"]
+
+
+def fit(
+    model: str | nn.Module = "cnn",
+    data: str | Dataset = "digits",
+    recipe: Recipe | None = None,
+    *,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train a network on pictures and return the run.
+
+    Args:
+        model: a name that `neocog models` lists, `package.module:factory`, or any `nn.Module` that
+            takes B×C×H×W float32 and gives B×K. A module comes back as it was: a copy is trained.
+        data: what `neocog.load` returned, or its source.
+        recipe: everything else; by default everything is decided from the data.
+        out: folder of the run; by default a new one below `runs/`.
+        callbacks: called with each event and a control: `def mine(event, control)`.
+        quiet: say nothing.
+
+    Raises:
+        NeocogError: with what was expected, what was found and what to do.
+    """
+    recipe = recipe or Recipe()
+    if isinstance(model, str):
+        recipe = dataclasses.replace(recipe, model=model)
+    if isinstance(data, str):
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=data))
+        opened = None
+    else:
+        recipe = dataclasses.replace(recipe, data=data.recipe)
+        if recipe.seed != data.seed and "val" in data.splits:
+            recipe = dataclasses.replace(recipe, seed=data.seed)
+        opened = data
+    module = None if isinstance(model, str) else model
+    with Console(quiet=quiet) as console:
+        return train(
+            recipe,
+            out=Path(out) if out else None,
+            argv=("neocog.fit",),
+            data=opened,
+            module=module,
+            callbacks=callbacks,
+            console=console,
+        )
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: Path | None,
+    argv: Sequence[str],
+    console: Console,
+    data: Dataset | None = None,
+    module: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train by a recipe into a new run folder.
+
+    Raises:
+        RunError: the folder holds a run already.
+        NeocogError: anything that the data, the model or the recipe gets wrong, before a run folder
+            is made.
+    """
+    for callback in callbacks:
+        engine_callbacks.check(callback)
+    if out is not None:
+        _refuse_old(out)
+    device = machine.device_named(recipe.engine.device)
+    choice = choose(recipe.engine, device)
+    if data is None:
+        data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
+        console.done()
+    recipe = recipes.resolve(recipe, data)
+    task = tasks.for_data(data, recipe)
+    prepared = _prepare(recipe, data, task, device, choice, module)
+    folder = out or _next_folder(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(recipe, data, device, argv)
+    write_json(folder / "manifest.json", dataclasses.asdict(manifest))
+    _announce(prepared, console)
+    return _finish(prepared, folder, callbacks, console, manifest, None, 0)
+
+
+def resume(path: Path, *, console: Console, model: str = "") -> Run:
+    """Go on with a run from its last checkpoint; a finished run is returned as it is.
+
+    Args:
+        path: the run folder.
+        console: says what happens.
+        model: names a foreign factory again: nothing foreign runs unasked.
+
+    Raises:
+        RunError: no run there, its data has changed, or its checkpoints are damaged.
+    """
+    run = open_run(path, model=model)
+    if run.finished:
+        console.say(f"{path} is finished; nothing to resume")
+        return run
+    recipe, manifest = run.recipe, run.manifest
+    if recipe.model not in catalog.CATALOG and model != recipe.model:
+        raise ConfigError(
+            f"the network of this run is {recipe.model}, which is not one of neocog's own",
+            f"if you trust that code, say so: neocog resume {path} --model {recipe.model}",
+        )
+    device = machine.device_named(recipe.engine.device)
+    data = run.data()
+    task = tasks.for_data(data, recipe)
+    prepared = _prepare(recipe, data, task, device, choose(recipe.engine, device), None)
+    found = checkpoint.load_latest(path / "checkpoints")
+    for warning in found.warnings if found else ():
+        console.say(f"warning: {warning}; going on from the one before")
+    state = found.state if found else None
+    console.say(f"{path}: going on after step {state.step if state else 0}")
+    return _finish(
+        prepared, path, (), console, manifest, state, found.meta["events"] if found else 0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A job and how to build its network again."""
+
+    job: Job
+    model: ModelSpec
+
+
+def _prepare(
+    recipe: Recipe,
+    data: Dataset,
+    task: Task,
+    device: torch.device,
+    choice: Choice,
+    module: nn.Module | None,
+) -> _Prepared:
+    """Network, augmentation and statistics: everything that a mistake can be found in early."""
+    spec = dataset.spec(data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chance.key(recipe.seed, "weights"))
+        if module is not None:
+            network = copy.deepcopy(module)
+            model = ModelSpec(name="(unnamed)", args={"class": type(module).__qualname__})
+        else:
+            network = catalog.build(
+                recipe.model,
+                channels=spec.channels,
+                size=spec.size,
+                outputs=task.outputs,
+                args=recipe.model_args,
+            )
+            model = ModelSpec(name=recipe.model, args=recipe.model_args)
+    augment = Augment(
+        recipe.augment,
+        seed=recipe.seed,
+        classes=len(data.classes),
+        kind=data.kind,
+        mean=spec.mean,
+    )
+    job = Job(
+        network=network.to(device),
+        task=task,
+        data=data,
+        input=spec,
+        recipe=recipe,
+        augment=augment,
+        device=device,
+        choice=choice,
+    )
+    return _Prepared(job=job, model=model)
+
+
+def _finish(
+    prepared: _Prepared,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    console: Console,
+    manifest: Manifest,
+    state: TrainState | None,
+    events: int,
+) -> Run:
+    """Train from a state, save the bundle, evaluate it as saved, write the report."""
+    job, recipe = prepared.job, prepared.job.recipe
+    size = length(recipe, len(job.data.splits["train"]))
+    log = EventLog(folder / "events.jsonl", keep=events)
+    console.expect(recipe.engine.epochs or 1, size.total, state.step if state else 0)
+    built_in = engine_callbacks.from_recipe(recipe, folder)
+    try:
+        outcome = loop.train(
+            job,
+            folder=folder / "checkpoints",
+            callbacks=[*built_in, *callbacks],
+            listeners=[log, console],
+            resume=state,
+            history=Run(folder).events,
+        )
+    finally:
+        log.close()
+        console.done()
+    bundle = Bundle(
+        model=prepared.model,
+        weights=outcome.weights,
+        input=job.input,
+        task=job.task.spec,
+        classes=job.task.classes,
+        manifest=manifest,
+    )
+    bundle.save(folder / "bundle")
+    # A network from outside the catalogue is at hand here, and only here.
+    foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
+    run = Run(folder, model=foreign)
+    _evaluate(run, job, outcome, console)
+    return run
+
+
+def _evaluate(run: Run, job: Job, outcome: Outcome, console: Console) -> None:
+    """Score the bundle as saved, write `evaluation.json` and `report.html`."""
+    epochs = [event.values for event in run.events if event.kind == "epoch"]
+    seconds = sum(values["seconds"] for values in epochs)
+    images = sum(values["seconds"] * values["images_per_second"] for values in epochs)
+    parts = [part for part in ("val", "test") if part in job.data.splits]
+    found = {part: run.score(job.data, part, job.device) for part in parts}
+    scores: dict[str, Any] = {part: scores_to_dict(found[part][0]) for part in parts}
+    summary = {
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+        "reason": outcome.reason,
+        "engine": dataclasses.asdict(job.choice),
+        "data": dataclasses.asdict(job.data.counts["all"]),
+        "val": scores.get("val"),
+        "test": scores.get("test"),
+        "report": str(run.path / "report.html"),
+    }
+    page.write(run, job, found)
+    write_json(run.path / "evaluation.json", summary)
+    for part in parts:
+        console.say(f"{part}: {headline(found[part][0])}")
+    if not parts:
+        console.say("nothing was held back, so there is no score: use --val or --test")
+    console.say(f"report: {run.path / 'report.html'}")
+
+
+def _announce(prepared: _Prepared, console: Console) -> None:
+    """What will be trained on what, in three lines."""
+    job = prepared.job
+    data, recipe = job.data, job.recipe
+    count = data.counts["all"]
+    parts = ", ".join(f"{name} {len(ids):,}" for name, ids in data.splits.items())
+    height, width = data.size
+    console.say(
+        f"{Path(data.source).name}: found {count.found:,}, used {count.used:,}, "
+        f"skipped {count.skipped:,} · {parts} · {height}×{width}×{data.channels}"
+        + (f" · {len(data.classes)} classes" if data.kind == "class" else "")
+    )
+    for pair, number in data.duplicates.items():
+        if number:
+            console.say(f"note: {number:,} pictures of {pair} are the same")
+    parameters = sum(p.numel() for p in job.network.parameters())
+    size = length(recipe, len(data.splits["train"]))
+    console.say(
+        f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
+        f"{recipe.schedule.name} · {recipe.engine.epochs} epochs of {size.steps} steps of "
+        f"{size.batch} · {job.device}, {job.choice.precision}"
+    )
+
+
+def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequence[str]) -> Manifest:
+    """What decides this run."""
+    count = data.counts["all"]
+    names = range(len(data.classes))
+    return Manifest(
+        config=to_dict(recipe),
+        seed=recipe.seed,
+        versions=machine.versions(),
+        argv=tuple(argv),
+        device=machine.describe(device),
+        data={
+            "source": recipe.data.source,
+            "fingerprint": data.fingerprint,
+            "kind": data.kind,
+            "size": list(data.size),
+            "channels": data.channels,
+            "classes": list(data.classes),
+            "splits": {name: len(ids) for name, ids in data.splits.items()},
+            "class_counts": {
+                name: [int((data.targets[ids] == label).sum()) for label in names]
+                for name, ids in data.splits.items()
+                if data.kind == "class"
+            },
+            "duplicates": dict(data.duplicates),
+            "found": count.found,
+            "used": count.used,
+            "skipped": count.skipped,
+        },
+    )
+
+
+def _refuse_old(folder: Path) -> None:
+    """A folder that holds a run is never trained into.
+
+    Raises:
+        RunError: with the way to go on.
+    """
+    if (folder / "manifest.json").exists():
+        raise RunError(
+            f"{folder} holds a run already",
+            f"go on with it: neocog resume {folder}; or choose another folder with --out",
+        )
+
+
+def _next_folder(recipe: Recipe) -> Path:
+    """`runs/digits-cnn-1`, the first number that is free."""
+    source = Path(recipe.data.source).name.split(".")[0] or "data"
+    model = recipe.model.rsplit(":", 1)[-1]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{source}-{model}").strip("-")
+    number = 1
+    while (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{number}"

@@ -1,0 +1,356 @@
+"""The loop against a loop written by hand, and against itself cut in two."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from neocog import recipes, tasks
+from neocog.config import Recipe, from_dict
+from neocog.data import dataset
+from neocog.data.augment import Augment
+from neocog.data.batches import order, train_batches
+from neocog.data.dataset import Dataset
+from neocog.engine import checkpoint, loop
+from neocog.engine.control import Control
+from neocog.engine.evaluate import evaluate, evaluating
+from neocog.engine.job import Job, Outcome, choose, length
+from neocog.errors import ConfigError, DataError, NonFiniteLossError
+from neocog.layers import Normalize, Predictor
+from neocog.models import catalog
+from neocog.records import Event
+
+QUIET = {"flip": 0, "shift": 0, "rotate": 0, "scale": 0}
+ALL_ON = {
+    "augment": {
+        "flip": 0.5,
+        "shift": 0.125,
+        "rotate": 10,
+        "scale": 0.1,
+        "contrast": 0.2,
+        "brightness": 0.1,
+        "blur": 0.5,
+        "noise": 0.05,
+        "cutout": 0.3,
+        "mixup": 0.4,
+        "cutmix": 1.0,
+    },
+    "optim": {"name": "muon", "centralize": True, "clip_norm": 1.0},
+    "model_args": {"width": 8, "depth": 1, "dropout": 0.2},
+    "engine": {"ema": 0.9},
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return dataset.load(from_dict(Recipe, {"data": {"source": "digits", "val": 0.2}}).data)
+
+
+def make(data: Dataset, values: dict[str, Any], network: nn.Module | None = None) -> Job:
+    defaults: dict[str, Any] = {
+        "engine": {"epochs": 2, "batch": 64, "device": "cpu"},
+        "augment": dict(QUIET),
+        "model": "mlp",
+    }
+    for name, value in values.items():
+        merges = isinstance(value, dict) and name in defaults
+        defaults[name] = defaults[name] | value if merges else value
+    recipe = recipes.resolve(from_dict(Recipe, defaults), data)
+    spec = dataset.spec(data)
+    task = tasks.for_data(data, recipe)
+    if network is None:
+        torch.manual_seed(0)
+        network = catalog.build(
+            recipe.model,
+            channels=spec.channels,
+            size=spec.size,
+            outputs=task.outputs,
+            args=recipe.model_args,
+        )
+    device = torch.device("cpu")
+    return Job(
+        network=network,
+        task=task,
+        data=data,
+        input=spec,
+        recipe=recipe,
+        augment=Augment(
+            recipe.augment,
+            seed=recipe.seed,
+            classes=len(data.classes),
+            kind=data.kind,
+            mean=spec.mean,
+        ),
+        device=device,
+        choice=choose(recipe.engine, device),
+    )
+
+
+def run(
+    job: Job, folder: Path, callbacks: Sequence[Callable[[Event, Control], None]] = ()
+) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    return loop.train(job, folder=folder, callbacks=callbacks, listeners=[events.append]), events
+
+
+def test_the_loop_is_the_one_that_everybody_writes(digits: Dataset, tmp_path: Path) -> None:
+    """Plain SGD without tricks: every loss and every weight equal those of ten plain lines."""
+    values = {
+        "optim": {"name": "sgd", "lr": 0.1},
+        "schedule": {"name": "constant"},
+        "model_args": {"width": 32},
+        "engine": {"layout": "contiguous"},
+    }
+    job = make(digits, values)
+    plain = make(digits, values).network
+    _, events = run(job, tmp_path)
+
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    train, losses = digits.splits["train"], []
+    mean, std = job.input.mean[0] * 255, job.input.std[0] * 255
+    for epoch in range(2):
+        ids = order(train, seed=0, epoch=epoch)
+        for first in range(0, len(ids) - 63, 64):
+            batch = ids[first : first + 64]
+            x = (digits.images.gather(batch, digits.size).float() - mean) / std
+            loss = F.cross_entropy(plain(x), digits.targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    ours = [event.values["loss"] for event in events if event.kind == "step"]
+    assert ours == pytest.approx(losses, rel=1e-4)
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(job.network.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_events_tell_the_whole_story(digits: Dataset, tmp_path: Path) -> None:
+    outcome, events = run(make(digits, {}), tmp_path)
+    steps = len(digits.splits["train"]) // 64
+    assert [event.kind for event in events] == ["start", *(["step"] * steps + ["epoch"]) * 2, "end"]
+    assert outcome.steps == 2 * steps
+    assert outcome.epochs == 2
+    assert outcome.images == 2 * steps * 64
+    epoch = events[steps + 1]
+    losses = [event.values["loss"] for event in events[1 : steps + 1]]
+    assert epoch.values["loss"] == pytest.approx(sum(losses) / steps)
+    assert epoch.values["val_accuracy"] > 0.5
+    assert set(events[0].values["metrics"]) == set(epoch.values) - {"epoch"}
+    assert [event.time for event in events] == sorted(event.time for event in events)
+    json.dumps([dataclasses.asdict(event) for event in events], allow_nan=False)
+
+
+def test_accumulating_is_the_same_step_as_one_large_batch(digits: Dataset, tmp_path: Path) -> None:
+    weights = torch.rand(len(digits.weights), generator=torch.Generator().manual_seed(0)) + 0.5
+    data = dataclasses.replace(digits, weights=weights)
+    whole = make(data, {"engine": {"batch": 64, "epochs": 1}})
+    parts = make(data, {"engine": {"batch": 16, "accumulate": 4, "epochs": 1}})
+    run(whole, tmp_path / "whole")
+    run(parts, tmp_path / "parts")
+    for name, weight in whole.network.state_dict().items():
+        torch.testing.assert_close(parts.network.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [1, 22, 23, 40])
+def test_a_run_cut_in_two_ends_as_if_never_cut(
+    digits: Dataset, tmp_path: Path, stop_at: int
+) -> None:
+    """Everything random on, killed after any step: same weights, same events, bit for bit."""
+    values = ALL_ON | {"model": "cnn", "checkpoint": {"every_steps": 1}, "stop": {"patience": 9}}
+    job = make(digits, values)
+    from neocog.engine.callbacks import from_recipe
+
+    whole, events = run(job, tmp_path / "a", from_recipe(job.recipe, tmp_path))
+
+    class KilledError(Exception):
+        pass
+
+    def kill(event: Event) -> None:
+        if event.kind == "step" and event.step == stop_at + 1:
+            raise KilledError
+
+    first: list[Event] = []
+    cut = make(digits, values)
+    with pytest.raises(KilledError):
+        loop.train(
+            cut,
+            folder=tmp_path / "b",
+            callbacks=from_recipe(cut.recipe, tmp_path),
+            listeners=[first.append, kill],
+        )
+    found = checkpoint.load_latest(tmp_path / "b")
+    assert found is not None
+    assert found.state.step == stop_at
+    history = first[: found.meta["events"]]
+    again = make(digits, values)
+    nn.init.zeros_(next(again.network.parameters()))  # nothing may come from fresh weights
+    rest: list[Event] = []
+    outcome = loop.train(
+        again,
+        folder=tmp_path / "b",
+        callbacks=from_recipe(again.recipe, tmp_path),
+        listeners=[rest.append],
+        resume=found.state,
+        history=history,
+    )
+    assert outcome.steps == whole.steps
+    for name, weight in whole.weights.items():
+        assert torch.equal(outcome.weights[name], weight), name
+
+    def story(told: list[Event]) -> list[tuple[int, str, dict[str, Any]]]:
+        clocks = {"seconds", "images_per_second"}
+        return [
+            (e.step, e.kind, {k: v for k, v in e.values.items() if k not in clocks}) for e in told
+        ]
+
+    assert story(history + rest) == story(events)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Dataset, tmp_path: Path) -> None:
+    culprit = int(order(digits.splits["train"], seed=0, epoch=0)[64 + 7])
+    weights = digits.weights.clone()
+    weights[culprit] = math.nan
+    job = make(dataclasses.replace(digits, weights=weights), {})
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(event: Event, control: Control) -> None:
+        if event.kind == "step":
+            seen.update({k: v.clone() for k, v in job.network.state_dict().items()})
+
+    with pytest.raises(NonFiniteLossError, match=r"at step 2 \(epoch 1\)") as caught:
+        run(job, tmp_path, [remember])
+    assert culprit in caught.value.ids
+    assert "clip_norm" in caught.value.hint
+    for name, weight in job.network.state_dict().items():
+        assert torch.equal(weight, seen[name])
+
+
+class Poison(nn.Module):
+    """A network that answers NaN for one picture."""
+
+    def __init__(self, inner: nn.Module, picture: torch.Tensor) -> None:
+        super().__init__()
+        self.inner, self.picture = inner, picture
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bad = (x == self.picture).flatten(1).all(1)
+        return self.inner(x) + torch.where(bad, math.nan, 0.0)[:, None]
+
+
+def test_the_sample_that_broke_the_loss_is_named_alone(digits: Dataset, tmp_path: Path) -> None:
+    job = make(digits, {})
+    culprit = order(digits.splits["train"], seed=0, epoch=0)[3:4]
+    picture = Normalize(job.input.mean, job.input.std)(digits.images.gather(culprit, digits.size))
+    data = dataclasses.replace(digits, splits={"train": digits.splits["train"]})
+    job = make(data, {}, Poison(job.network, picture))
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(job, tmp_path)
+    assert caught.value.ids == (int(culprit),)
+    assert digits.names[int(culprit)] in caught.value.message
+
+
+def test_callbacks_stop_save_and_lower_the_rate(digits: Dataset, tmp_path: Path) -> None:
+    def mine(event: Event, control: Control) -> None:
+        if event.kind == "step" and event.step == 5:
+            control.scale_rate(0.5, 0.0)
+            control.save("five", weights_only=True)
+        if event.kind == "step" and event.step == 9:
+            control.stop("nine is enough")
+
+    job = make(digits, {"schedule": {"name": "constant"}, "optim": {"name": "sgd", "lr": 0.1}})
+    outcome, events = run(job, tmp_path, [mine])
+    rates = {event.step: event.values["lr"] for event in events if event.kind == "step"}
+    assert rates[5] == pytest.approx(0.1)
+    assert rates[6] == pytest.approx(0.05)
+    assert outcome.reason == "nine is enough"
+    assert outcome.steps == 9
+    assert (tmp_path / "five.safetensors").exists()
+    assert events[-1].values == {"reason": "nine is enough"}
+
+
+def test_early_stopping_ends_with_the_best_weights(digits: Dataset, tmp_path: Path) -> None:
+    job = make(
+        digits,
+        {
+            "engine": {"epochs": 12},
+            "optim": {"name": "sgd", "lr": 60.0, "clip_norm": 1.0},
+            "schedule": {"name": "constant"},
+            "stop": {"patience": 2},
+        },
+    )
+    from neocog.engine.callbacks import from_recipe
+
+    outcome, events = run(job, tmp_path, from_recipe(job.recipe, tmp_path))
+    losses = [event.values["val_loss"] for event in events if event.kind == "epoch"]
+    job.network.load_state_dict(dict(outcome.weights))
+    predictor = Predictor(job.network, job.input, job.task.decode)
+    found = evaluate(predictor, job.task, digits, digits.splits["val"], device=torch.device("cpu"))
+    assert found.statistics.scores().metrics["loss"].value == pytest.approx(min(losses), rel=1e-6)
+    assert len(losses) < 12
+
+
+def test_a_callback_of_the_wrong_shape_is_refused_at_once(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a callback takes"):
+        run(make(digits, {}), tmp_path, [lambda event: None])  # type: ignore[list-item]
+
+
+def test_the_callers_world_comes_back(digits: Dataset, tmp_path: Path) -> None:
+    job = make(digits, {"engine": {"threads": 1, "epochs": 1}})
+    job.network.eval()
+    torch.manual_seed(123)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    run(job, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert not any(part.training for part in job.network.modules())
+
+
+def test_evaluating_gives_each_module_its_own_flag_back() -> None:
+    network = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(3))
+    network[1].eval()
+    with evaluating(network):
+        assert not network[0].training
+    assert network.training
+    assert network[0].training
+    assert not network[1].training
+
+
+def test_bfloat16_learns_too(digits: Dataset, tmp_path: Path) -> None:
+    job = make(digits, {"engine": {"precision": "bf16", "epochs": 3}})
+    _, events = run(job, tmp_path)
+    assert [e for e in events if e.kind == "epoch"][-1].values["val_accuracy"] > 0.85
+
+
+def test_scores_do_not_depend_on_padding(digits: Dataset) -> None:
+    job = make(digits, {})
+    predictor = Predictor(job.network, job.input, job.task.decode)
+    ids = digits.splits["val"]
+    found = [
+        evaluate(predictor, job.task, digits, ids, device=torch.device("cpu"), batch=batch)
+        for batch in (7, 64, 1000)
+    ]
+    for other in found[1:]:
+        assert other.statistics.scores().confusion == found[0].statistics.scores().confusion
+        torch.testing.assert_close(other.losses, found[0].losses)
+    rows = found[0].statistics.scores().classes
+    assert sum(row.n for row in rows) == len(ids)
+
+
+def test_what_cannot_be_trained_is_said_before(digits: Dataset) -> None:
+    with pytest.raises(ConfigError, match="fp16 training needs a CUDA device"):
+        make(digits, {"engine": {"precision": "fp16"}})
+    with pytest.raises(DataError, match="empty"):
+        length(make(digits, {}).recipe, 0)
+    assert length(make(digits, {"engine": {"batch": 4096}}).recipe, 10).batch == 10
+
+
+def test_the_order_of_batches_is_that_of_the_data(digits: Dataset) -> None:
+    batch = next(train_batches(digits, batch=32, seed=0, epoch=0, augment=None, device="cpu"))
+    assert torch.equal(batch.targets, digits.targets[batch.ids])
