@@ -23,7 +23,6 @@ from neocog.engine.callbacks import (
     Stop,
     TensorBoard,
     check,
-    direction,
     from_recipe,
     recall,
     remember,
@@ -189,16 +188,13 @@ def test_a_metric_that_does_not_exist_is_refused_with_those_that_do(make: Any) -
         make(monitor="note")(event, Control())
 
 
-def test_direction_goes_by_name() -> None:
-    for name in ("accuracy", "val_accuracy", "val_top5", "val_r2", "f1", "val_macro_f1"):
-        assert direction(name) == "max"
-    for name in ("mean_average_precision", "average_precision", "recall", "val_auc"):
-        assert direction(name) == "max"
-    for name in ("loss", "val_loss", "mae", "val_rmse", "seconds", "r20"):
-        assert direction(name) == "min"
-    assert direction("val_loss", "max") == "max"
+def test_a_mode_that_cannot_be_told_from_the_name_must_be_said() -> None:
+    event = Event(step=1, kind="epoch", values={"epoch": 1, "val_charm": 0.5}, time=0.0)
+    with pytest.raises(ConfigError, match="cannot tell whether 'val_charm' is better"):
+        EarlyStopping(monitor="val_charm")(event, Control())
+    EarlyStopping(monitor="val_charm", mode="max")(event, Control())
     with pytest.raises(ConfigError, match="auto, min or max"):
-        direction("loss", "up")  # type: ignore[arg-type]
+        EarlyStopping(mode="up")  # type: ignore[arg-type]
 
 
 def saves(callback: ModelCheckpoint, *events: Event) -> list[Save]:

@@ -54,6 +54,22 @@ def test_any_module_trains(tmp_path: Path) -> None:
         run.predictor()(torch.zeros(2, 1, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), r"gives \(2, 7\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(99, 10)), "does not take float32 pictures"),
+        (nn.Conv2d(1, 10, 3), r"gives \(2, 10, 6, 6\)"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_refused_before_a_folder_is_made(
+    module: nn.Module, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(neocog.NeocogError, match=words):
+        neocog.fit(module, "digits", SHORT, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_set_shows_itself() -> None:
     data = neocog.load("digits")
     assert "1,797" in repr(data)

@@ -16,9 +16,10 @@ import pytest
 
 from neocog.data import named
 from neocog.data.cache import cache_dir
-from neocog.data.names import fold, match_classes, printable
+from neocog.data.names import fold, match_classes
 from neocog.data.sources import read, signature
 from neocog.errors import DataError
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

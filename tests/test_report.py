@@ -391,7 +391,7 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
         notes=(nasty,),
     )
     assert page.count("<script>") == 1
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x00\\u202e\\udcff$x$" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x00\\u202e\\xff$x$" in page
     assert not set(page) & {"\x00", "\u202e"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -10,16 +9,9 @@ from pathlib import Path
 import torch
 
 from neocog.errors import ConfigError
+from neocog.host import cores
 
-__all__ = ["cores", "describe", "device_named", "versions"]
-
-
-def cores() -> int:
-    """Processors that this process may use (affinity counts, hyper-threads too)."""
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1
+__all__ = ["describe", "device_named", "versions"]
 
 
 def device_named(name: str) -> torch.device:

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 from neocog.data.cache import cache_dir
-from neocog.data.names import fold, printable
+from neocog.data.names import fold
 from neocog.data.opened import open_regular, sha256_of
 from neocog.errors import DataError
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neocog.data.names import SPLITS, match_classes, printable, refuse_lookalikes
+from neocog.data.names import SPLITS, match_classes, refuse_lookalikes
 from neocog.data.npy import read_npz
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

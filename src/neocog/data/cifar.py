@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from neocog.data.names import printable, refuse_lookalikes
+from neocog.data.names import refuse_lookalikes
 from neocog.data.opened import open_regular, visible
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

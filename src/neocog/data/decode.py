@@ -33,8 +33,8 @@ from PIL import (
 )
 
 from neocog.data.files import Limits, Remark, Undecodable, read_file, skip
-from neocog.data.names import printable
 from neocog.geometry import covering_size
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from neocog.data.names import printable
 from neocog.errors import DataError
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neocog.data.names import SPLITS, match_classes, printable, refuse_lookalikes
+from neocog.data.names import SPLITS, match_classes, refuse_lookalikes
 from neocog.data.opened import visible
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     import os

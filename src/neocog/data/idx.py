@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from neocog.data.names import SPLITS, printable
+from neocog.data.names import SPLITS
 from neocog.data.opened import open_regular, visible
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,38 +11,15 @@ from typing import TYPE_CHECKING
 
 from neocog.errors import DataError, near
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["SPLITS", "fold", "match_classes", "printable", "refuse_lookalikes"]
+__all__ = ["SPLITS", "fold", "match_classes", "refuse_lookalikes"]
 
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
 """What people call the parts, in lower case, and what we call them."""
-
-
-def printable(name: str) -> str:
-    r"""The name with bytes that are no UTF-8, control characters and line ends as escapes.
-
-    >>> printable("Zoë 1.jpg")
-    'Zoë 1.jpg'
-    >>> printable("a\udcffb\n.jpg")
-    'a\\xffb\\n.jpg'
-    """
-    if name.isprintable():
-        return name
-    try:
-        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte: not from a file system
-        name = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    # Format characters stay: Persian and Hindi names need their joiners.
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _CONTROLS else c
-        for c in name
-    )
-
-
-_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
 
 
 def fold(name: str) -> str:

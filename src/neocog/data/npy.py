@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from neocog.data.archive import allowance
-from neocog.data.names import printable
 from neocog.data.opened import open_regular
 from neocog.errors import DataError
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

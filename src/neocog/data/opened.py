@@ -12,8 +12,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from neocog.data.names import printable
 from neocog.errors import DataError
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,10 +17,10 @@ import numpy as np
 
 from neocog.data.decode import SMALL
 from neocog.data.files import Remark
-from neocog.data.names import printable
 from neocog.data.workers import Look, Order, look_at_all
 from neocog.errors import DataError
 from neocog.records import DataCount, Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

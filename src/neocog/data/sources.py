@@ -18,10 +18,10 @@ from neocog.data.arrays import read_arrays
 from neocog.data.cifar import has_cifar_name, read_cifar, refuse_pickles
 from neocog.data.folder import is_picture, read_folder, split_folders
 from neocog.data.idx import group_of, has_idx_name, read_idx
-from neocog.data.names import printable
 from neocog.data.opened import is_hidden, visible
 from neocog.data.table import has_table_header, listed_files, read_table
 from neocog.errors import DataError, near
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from neocog.data.names import SPLITS, match_classes, printable
+from neocog.data.names import SPLITS, match_classes
 from neocog.data.opened import open_regular
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError, near
 from neocog.records import Fault
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from _csv import Reader

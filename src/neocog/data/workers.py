@@ -28,8 +28,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from neocog.data.decode import picture
 from neocog.data.files import Limits, Remark, Undecodable, read_file
-from neocog.data.names import printable
 from neocog.errors import NeocogError
+from neocog.host import cores
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -79,13 +80,6 @@ class Look:
     def usable(self) -> bool:
         """Whether the sample can be used."""
         return bool(self.digest)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def look(path: str, root: str | None, order: Order) -> Look:

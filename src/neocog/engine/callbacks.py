@@ -1,6 +1,7 @@
 """The callbacks that come with neocog: stop, lower the rate, keep copies, draw curves.
 
-Floor 2, room engine; imports floor 0 and its own room (TensorBoard's writer only when used).
+Floor 2, room engine; imports metrics, floor 0 and its own room (TensorBoard's writer only when
+used).
 `control` says what a callback is and how to write one. `EarlyStopping` and `ReduceLROnPlateau`
 count as Keras does. A NaN is never an improvement.
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 import string
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard
 
@@ -32,6 +32,7 @@ from neocog.engine.control import (
     remember,
 )
 from neocog.errors import ConfigError, near
+from neocog.metrics import direction
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -55,7 +56,6 @@ __all__ = [
     "Stop",
     "TensorBoard",
     "check",
-    "direction",
     "from_recipe",
     "recall",
     "remember",
@@ -63,35 +63,20 @@ __all__ = [
 
 Mode = Literal["auto", "min", "max"]
 
-_UP = frozenset({"accuracy", "f1", "precision", "recall", "auc", "r2", "top5"})
 _NOT_MONITORED = frozenset({"epoch"})
-
-
-def direction(monitor: str, mode: Mode = "auto") -> Literal["min", "max"]:
-    """Whether less or more of a metric is better.
-
-    `auto`: more of accuracy, f1, precision (so average precision), recall, auc, r2 and top5; less
-    of everything else.
-
-    >>> direction("val_accuracy"), direction("val_loss"), direction("val_mean_average_precision")
-    ('max', 'min', 'max')
-    """
-    if mode not in ("auto", "min", "max"):
-        raise ConfigError(f"a mode is auto, min or max, got {mode!r}")
-    if mode != "auto":
-        return mode
-    return "max" if _UP & set(re.split(r"[^a-z0-9]+", monitor.lower())) else "min"
 
 
 class _Watch:
     """One metric and the best it has been."""
 
     def __init__(self, owner: str, monitor: str, mode: Mode, min_delta: float) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ConfigError(f"{owner}: mode is auto, min or max, got {mode!r}")
         if not (math.isfinite(min_delta) and min_delta >= 0):
             raise ConfigError(f"{owner}: min_delta is not negative, got {min_delta}")
         self.owner = owner
         self.monitor = monitor
-        self.sign = 1.0 if direction(monitor, mode) == "max" else -1.0
+        self.mode = mode
         self.min_delta = min_delta
         self.best: float | None = None
 
@@ -116,7 +101,10 @@ class _Watch:
         """Whether `value` beats `than` by more than min_delta; NaN never does."""
         if math.isnan(value):
             return False
-        return than is None or self.sign * (value - than) > self.min_delta
+        # By name only now: a metric that does not exist is better told by what exists.
+        mode = direction(self.monitor) if self.mode == "auto" else self.mode
+        sign = 1.0 if mode == "max" else -1.0
+        return than is None or sign * (value - than) > self.min_delta
 
     def improved(self, value: float) -> bool:
         """Whether `value` is a new best, which it then is."""
@@ -151,7 +139,7 @@ class EarlyStopping:
         monitor: the metric.
         min_delta: an improvement is larger than this.
         patience: epochs without improvement before the run stops; 0 counts as 1.
-        mode: `min`: less is better; `max`: more is; `auto`: by name, see `direction`.
+        mode: `min`: less is better; `max`: more is; `auto`: by name, see `metrics.direction`.
         baseline: patience starts anew only at a best that also beats this value.
         restore_best: end with the weights of the best epoch, whether the run is stopped or not,
             and whether they beat the baseline or not.
@@ -220,7 +208,7 @@ class ReduceLROnPlateau:
         min_delta: an improvement is larger than this.
         cooldown: epochs after a drop in which patience does not count.
         min_lr: the rate is never lowered below this.
-        mode: `min`: less is better; `max`: more is; `auto`: by name, see `direction`.
+        mode: `min`: less is better; `max`: more is; `auto`: by name, see `metrics.direction`.
     """
 
     def __init__(
@@ -285,7 +273,7 @@ class ModelCheckpoint:
         weights_only: copies hold the weights alone.
         name: of the copies; fields are `epoch`, `step` and the metrics of the epoch, formatted as
             in `str.format`: `{epoch:02d}-{val_loss:.2f}`.
-        mode: `min`: less is better; `max`: more is; `auto`: by name, see `direction`.
+        mode: `min`: less is better; `max`: more is; `auto`: by name, see `metrics.direction`.
 
     Raises:
         ConfigError: a template that cannot be filled in, or cannot name a file.

@@ -258,7 +258,7 @@ class _Run:
         """From the present step to the last."""
         if self.live.step == 0:
             # One batch of the validation part, before hours of training find out that it fails.
-            metrics = ["loss", *self._validate(EVAL_BATCH), "lr", "seconds", "images_per_second"]
+            metrics = ["loss", *self._validate(sample=True), "lr", "seconds", "images_per_second"]
             epochs = self.job.recipe.engine.epochs
             self.emit("start", epochs=epochs, steps=self.size.total, metrics=metrics)
         while self.live.step < self.size.total and not self.live.reason:
@@ -343,14 +343,19 @@ class _Run:
             live.average.update(job.network, live.step)
         return loss.item()
 
-    def _validate(self, limit: int | None = None) -> dict[str, float]:
-        """`val_loss`, `val_accuracy`, … of the weights that would be kept now."""
+    def _validate(self, *, sample: bool = False) -> dict[str, float]:
+        """`val_loss`, `val_accuracy`, … of the weights that would be kept now.
+
+        A sample is one batch, spread over the part: sorted data has one class at its beginning.
+        """
         job, average = self.job, self.live.average
         ids = job.data.splits.get("val")
         if ids is None or not len(ids):
             return {}
+        if sample:
+            ids = ids[:: -(-len(ids) // EVAL_BATCH)]
         kept = average.applied(job.network) if average else contextlib.nullcontext()
         with kept:
-            result = evaluate(self.predictor, job.task, job.data, ids[:limit], device=job.device)
+            result = evaluate(self.predictor, job.task, job.data, ids, device=job.device)
         metrics = result.statistics.scores().metrics
         return {f"val_{name}": metric.value for name, metric in metrics.items()}

@@ -21,6 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from neocog.files import write_atomic
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,6 @@ __all__ = [
     "Section",
     "Table",
     "data_uri",
-    "printable",
     "render",
     "write",
 ]
@@ -241,25 +241,6 @@ class Page:
     """A last line: who made the page."""
 
 
-_VISIBLE = frozenset("\n\t\u00a0\u202f\u2009\u200c\u200d")
-"""Layout and joiners that text needs though `str.isprintable` says no: spaces of set width, and
-the joiners of Persian, Indic scripts and emoji."""
-
-
-def printable(text: str) -> str:
-    """`text` with what cannot be seen spelled out: controls, direction marks, lone surrogates.
-
-    >>> printable("a\\x00b\\u202egnp"), printable("naïve 猫 👍")
-    ('a\\\\x00b\\\\u202egnp', 'naïve 猫 👍')
-    """
-    return "".join(
-        char
-        if char.isprintable() or char in _VISIBLE
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 def data_uri(pixels: NDArray[np.uint8], *, longest: int = 320) -> str:
     """A picture as a data URI.
 
@@ -318,7 +299,7 @@ def _anchors(titles: tuple[str, ...]) -> list[str]:
 
 def _finalize(value: Any) -> Any:
     """Every value that the template prints goes through here before it is escaped."""
-    return printable(value) if type(value) is str else value
+    return printable(value, lines=True) if type(value) is str else value
 
 
 @functools.cache

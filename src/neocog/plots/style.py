@@ -9,6 +9,8 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from neocog.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -90,7 +92,7 @@ def label(text: str, width: int = 22) -> str:
     >>> label("Ursus arctos horribilis, female, 2019", 18)
     'Ursus arcto…, 2019'
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = printable(text)
     if len(shown) <= width:
         return shown
     tail = (width - 1) * 2 // 5

@@ -23,6 +23,7 @@ from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.engine import callbacks as engine_callbacks
 from neocog.engine import checkpoint, loop
+from neocog.engine.evaluate import evaluating
 from neocog.engine.job import Choice, Job, Outcome, choose, length
 from neocog.errors import ConfigError, RunError
 from neocog.files import write_json
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.engine.callbacks import Callback
     from neocog.engine.task import Task
-    from neocog.records import TrainState
+    from neocog.records import InputSpec, TrainState
 
 __all__ = ["fit", "resume", "train"]
 
@@ -201,8 +202,10 @@ def _prepare(
         kind=data.kind,
         mean=spec.mean,
     )
+    network = network.to(device)
+    _probe(network, spec, task, device)
     job = Job(
-        network=network.to(device),
+        network=network,
         task=task,
         data=data,
         input=spec,
@@ -212,6 +215,30 @@ def _prepare(
         choice=choice,
     )
     return _Prepared(job=job, model=model)
+
+
+def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device) -> None:
+    """Two black pictures through the network, before anything is written.
+
+    Raises:
+        ConfigError: it takes or gives something else than this data needs.
+    """
+    shape = (2, spec.channels, *spec.size)
+    try:
+        with torch.no_grad(), evaluating(network):
+            found = network(torch.zeros(shape, device=device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the network does not take float32 pictures {shape}: {error}",
+            "it is called with B×C×H×W",
+        ) from error
+    wanted = (2, task.outputs)
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != wanted:
+        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ConfigError(
+            f"the network gives {what} for two pictures, this task needs {wanted}",
+            f"its last layer must have {task.outputs} outputs",
+        )
 
 
 def _finish(
@@ -305,8 +332,8 @@ def _announce(prepared: _Prepared, console: Console) -> None:
     size = length(recipe, len(data.splits["train"]))
     console.say(
         f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
-        f"{recipe.schedule.name} · {recipe.engine.epochs} epochs of {size.steps} steps of "
-        f"{size.batch} · {job.device}, {job.choice.precision}"
+        f"{recipe.schedule.name} · epochs: {recipe.engine.epochs}, steps in each: {size.steps}, "
+        f"pictures in each: {size.batch} · {job.device}, {job.choice.precision}"
     )
 
 
