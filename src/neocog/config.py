@@ -54,6 +54,8 @@ class DataRecipe:
     val: float | str = 0.1
     """Validation part: a share of the training part, or a source. A `val` split of the source
     itself goes before a share."""
+    seed: int | None = None
+    """Decides which samples a share holds back. None: the run's seed."""
     test: str = ""
     """Test part: a source. A `test` split of the source itself needs no mention."""
     size: tuple[int, int] | None = None

@@ -63,6 +63,7 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
             source=_absolute(recipe.data.source),
             val=_absolute(recipe.data.val) if isinstance(recipe.data.val, str) else recipe.data.val,
             test=_absolute(recipe.data.test),
+            seed=data.seed,
             size=data.size,
             channels=3 if data.channels == 3 else 1,
         ),

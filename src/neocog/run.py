@@ -39,8 +39,8 @@ __all__ = ["EventLog", "Run", "open_run"]
 class EventLog:
     """`events.jsonl`: one event a line, append-only; a listener of the engine.
 
-    Lines are handed to the system at the end of each epoch and at the end of the run; steps in
-    between are buffered, since a line a step would cost a fast network a tenth of its time.
+    Every line is handed to the system at once (some 5 µs), so that a checkpoint never knows of an
+    event that a killed process took along.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
@@ -51,16 +51,17 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         """Append one event."""
-        self._file.write(json.dumps(dataclasses.asdict(event), ensure_ascii=False) + "\n")
-        if event.kind != "step":
-            self._file.flush()
-
-    def flush(self) -> None:
-        """Hand everything to the system."""
+        line = {
+            "step": event.step,
+            "kind": event.kind,
+            "values": event.values,
+            "time": round(event.time, 6),
+        }
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Close the file."""
         self._file.close()
 
 
@@ -174,7 +175,7 @@ class Run:
             RunError: its content is no longer the same.
         """
         manifest = self.manifest
-        data = dataset.load(self.recipe.data, seed=manifest.seed)
+        data = dataset.load(self.recipe.data)
         if data.fingerprint != manifest.data["fingerprint"]:
             raise RunError(
                 f"the data of this run has changed: {data.source} has fingerprint "

@@ -171,7 +171,7 @@ def load(
 
     Args:
         recipe: where the data is and how it is read.
-        seed: decides which samples are held back for validation.
+        seed: decides which samples are held back for validation, unless the recipe does.
         geometry: input size and channels of a network that exists; goes before the recipe's.
         classes: names of a network that exists: targets are mapped to them by name.
         progress: told how far it is: what, done, total.
@@ -186,7 +186,8 @@ def load(
         packed = _make(recipe, asked, signed, progress)
     faults = packed.faults()
     refuse(faults, packed.counts()["all"], max_bad=recipe.max_bad, strict=recipe.strict)
-    return _assemble(packed, recipe, seed, classes, faults)
+    split_seed = seed if recipe.seed is None else recipe.seed
+    return _assemble(packed, recipe, split_seed, classes, faults)
 
 
 def _sources(recipe: DataRecipe) -> dict[str, str]:

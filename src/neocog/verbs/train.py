@@ -75,8 +75,6 @@ def fit(
         opened = None
     else:
         recipe = dataclasses.replace(recipe, data=data.recipe)
-        if recipe.seed != data.seed and "val" in data.splits:
-            recipe = dataclasses.replace(recipe, seed=data.seed)
         opened = data
     module = None if isinstance(model, str) else model
     with Console(quiet=quiet) as console:
@@ -265,6 +263,10 @@ def _finish(
             resume=state,
             history=Run(folder).events,
         )
+    except KeyboardInterrupt:
+        console.done()
+        console.say(f"stopped; to go on: neocog resume {folder}")
+        raise
     finally:
         log.close()
         console.done()
