@@ -8,6 +8,8 @@ from torch import nn
 
 import neocog
 from neocog.config import AugmentRecipe, EngineRecipe, Recipe
+from neocog.engine.control import Control
+from neocog.records import Event
 
 SHORT = Recipe(engine=EngineRecipe(epochs=2, device="cpu"), augment=AugmentRecipe(shift=0.0))
 
@@ -44,6 +46,21 @@ def test_fit_by_name_takes_callbacks_and_a_second_seed(tmp_path: Path) -> None:
     run = neocog.fit("mlp", data, SHORT, out=tmp_path / "run", callbacks=[watch], quiet=True)
     assert seen
     assert run.evaluate()["val"] == run.scores["val"]
+
+
+def test_a_module_of_ones_own_is_resumed_by_handing_it_over(tmp_path: Path) -> None:
+    def give_up(event: Event, control: Control) -> None:
+        if event.kind == "epoch":
+            raise KeyboardInterrupt
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    whole = neocog.fit(module, "digits", SHORT, out=tmp_path / "whole", quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        neocog.fit(module, "digits", SHORT, out=tmp_path / "run", callbacks=[give_up], quiet=True)
+    with pytest.raises(neocog.NeocogError, match="hand the module over"):
+        neocog.resume(tmp_path / "run")
+    run = neocog.resume(tmp_path / "run", model=module)
+    assert run.scores == whole.scores
 
 
 def test_any_module_trains(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from neocog.facade import build, load
     from neocog.run import Run
     from neocog.run import open_run as open
-    from neocog.verbs.train import fit
+    from neocog.verbs.train import fit, resume
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ _LAZY = {
     "fit": "neocog.verbs.train:fit",
     "load": "neocog.facade:load",
     "open": "neocog.run:open_run",
+    "resume": "neocog.verbs.train:resume",
 }
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "fit",
     "load",
     "open",
+    "resume",
 ]
 
 

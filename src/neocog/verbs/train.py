@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "resume", "train"]
 
+UNNAMED = "(unnamed)"
+"""Stands for the name of a network that was handed over as an object."""
+
 
 def fit(
     model: str | nn.Module = "cnn",
@@ -70,6 +73,8 @@ def fit(
     recipe = recipe or Recipe()
     if isinstance(model, str):
         recipe = dataclasses.replace(recipe, model=model)
+    else:
+        recipe = dataclasses.replace(recipe, model=UNNAMED, model_args={})
     if isinstance(data, str):
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=data))
         opened = None
@@ -126,31 +131,38 @@ def train(
     return _finish(prepared, folder, callbacks, console, manifest, None, 0)
 
 
-def resume(path: Path, *, console: Console, model: str = "") -> Run:
+def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | None = None) -> Run:
     """Go on with a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
         path: the run folder.
+        model: for a network from outside the catalogue: names its factory again, because nothing
+            foreign runs unasked; or the module that was handed over, of which a copy is trained.
         console: says what happens.
-        model: names a foreign factory again: nothing foreign runs unasked.
 
     Raises:
         RunError: no run there, its data has changed, or its checkpoints are damaged.
+        ConfigError: the network is foreign and was not named.
     """
+    console = console or Console()
+    path = Path(path)
     run = open_run(path, model=model)
     if run.finished:
         console.say(f"{path} is finished; nothing to resume")
         return run
     recipe, manifest = run.recipe, run.manifest
-    if recipe.model not in catalog.CATALOG and model != recipe.model:
+    module = None if isinstance(model, str) else model
+    if module is None and recipe.model not in catalog.CATALOG and model != recipe.model:
         raise ConfigError(
             f"the network of this run is {recipe.model}, which is not one of neocog's own",
-            f"if you trust that code, say so: neocog resume {path} --model {recipe.model}",
+            "hand the module over: neocog.resume(run, model=module)"
+            if recipe.model == UNNAMED
+            else f"if you trust that code, say so: neocog resume {path} --model {recipe.model}",
         )
     device = machine.device_named(recipe.engine.device)
     data = run.data()
     task = tasks.for_data(data, recipe)
-    prepared = _prepare(recipe, data, task, device, choose(recipe.engine, device), None)
+    prepared = _prepare(recipe, data, task, device, choose(recipe.engine, device), module)
     found = checkpoint.load_latest(path / "checkpoints")
     for warning in found.warnings if found else ():
         console.say(f"warning: {warning}; going on from the one before")
@@ -183,7 +195,7 @@ def _prepare(
         torch.manual_seed(chance.key(recipe.seed, "weights"))
         if module is not None:
             network = copy.deepcopy(module)
-            model = ModelSpec(name="(unnamed)", args={"class": type(module).__qualname__})
+            model = ModelSpec(name=UNNAMED, args={"class": type(module).__qualname__})
         else:
             network = catalog.build(
                 recipe.model,
