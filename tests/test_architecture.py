@@ -20,7 +20,7 @@ FLOORS = [
     {"layers", "kernels", "data", "metrics", "machine", "html", "plots"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},
-    {"report", "recipes"},
+    {"report", "recipes", "usual"},
     {"verbs", "facade"},
     {"cli", "__init__", "__main__"},
 ]

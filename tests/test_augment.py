@@ -403,7 +403,26 @@ def test_a_sample_is_treated_alike_in_any_batch() -> None:
     assert torch.equal(part, whole[some])
 
 
-@pytest.mark.parametrize("name", [f for f in AugmentRecipe.__dataclass_fields__ if f != "padding"])
+# Two say how others act and do nothing alone.
+ACTING = sorted(set(AugmentRecipe.__dataclass_fields__) - {"padding", "alternate"})
+
+
+def test_flipping_by_turns_shows_every_picture_both_ways() -> None:
+    images = pictures(400, size=(6, 6))
+    active = augment(OFF, flip=0.5, alternate=True)
+    mirrored = []
+    for epoch in range(4):
+        seen = active(batch_of(images), epoch).images
+        flipped = (seen == images.flip(-1)).flatten(1).all(1)
+        assert (flipped | (seen == images).flatten(1).all(1)).all()
+        mirrored.append(flipped)
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert torch.equal(mirrored[0], mirrored[2])
+    assert 150 < int(mirrored[0].sum()) < 250
+    assert torch.equal(augment(OFF, alternate=True)(batch_of(images), 1).images, images)
+
+
+@pytest.mark.parametrize("name", ACTING)
 def test_each_setting_acts_and_follows_seed_and_epoch(name: str) -> None:
     batch = batch_of(pictures(12, size=(24, 20)))
     before = batch.images.clone()

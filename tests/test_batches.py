@@ -82,19 +82,42 @@ def test_every_small_order_is_as_likely() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 500), st.integers(1, 200))
 def test_batches_per_epoch(n: int, batch: int) -> None:
-    full = len([first for first in range(0, n, batch) if first + batch <= n])
-    assert batches_per_epoch(n, batch) == (full or (1 if n else 0))
+    assert batches_per_epoch(n, batch) == len(range(0, n, batch))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 70), st.integers(1, 80), st.integers(0, 3), st.data())
+def test_an_epoch_leaves_nothing_out(n: int, batch: int, epoch: int, draw: st.DataObject) -> None:
+    """Every id once, as few batches as will do, none larger than asked, all of nearly one size."""
+    data = data_of(n + 5)
+    arguments: dict[str, Any] = {"batch": batch, "seed": 1, "epoch": epoch, "augment": None}
+    shown = list(train_batches(data, **arguments))
+    sizes = [len(one.ids) for one in shown]
+    assert sorted(torch.cat([torch.tensor([]), *(one.ids for one in shown)]).tolist()) == list(
+        range(5, n + 5)
+    )
+    assert len(sizes) == len(range(0, n, batch))
+    assert max(sizes, default=0) <= batch
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    start = draw.draw(st.integers(0, len(shown)))
+    rest = list(train_batches(data, start=start, **arguments))
+    assert all(same(*pair) for pair in zip(rest, shown[start:], strict=True))
+
+
+def test_sixty_samples_at_batch_32_are_two_batches_of_30() -> None:
+    shown = train_batches(data_of(65), batch=32, seed=0, epoch=0, augment=None)
+    assert [len(one.ids) for one in shown] == [30, 30]
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_an_epoch_shows_the_training_part_in_order(ragged: bool) -> None:
     data = data_of(50, ragged=ragged)
     shown = list(train_batches(data, batch=8, seed=1, epoch=3, augment=None))
-    assert len(shown) == 5 == batches_per_epoch(45, 8)
+    assert [len(one.ids) for one in shown] == [7, 8, 7, 8, 7, 8]
     ids = torch.cat([one.ids for one in shown])
-    assert torch.equal(ids, order(data.splits["train"], seed=1, epoch=3)[:40])
+    assert torch.equal(ids, order(data.splits["train"], seed=1, epoch=3))
     for one in shown:
-        assert one.images.shape == (8, 3, 16, 16)
+        assert one.images.shape == (len(one.ids), 3, 16, 16)
         assert one.images.dtype == torch.uint8
         assert torch.equal(one.images[:, 0, 7, 7].long(), one.ids)
         assert torch.equal(one.targets, data.targets[one.ids])
@@ -110,9 +133,10 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_alike(ragged: bool, mixed: bool
     augment = augment_of(recipe, uniform=not ragged)
     arguments: dict[str, Any] = {"batch": 8, "seed": 1, "augment": augment}
     whole = list(train_batches(data, epoch=2, **arguments))
-    for start in range(6):
+    assert len(whole) == 6
+    for start in range(7):
         rest = list(train_batches(data, epoch=2, start=start, **arguments))
-        assert len(rest) == 5 - start
+        assert len(rest) == 6 - start
         assert all(same(*pair) for pair in zip(rest, whole[start:], strict=True))
     later = list(train_batches(data, epoch=3, **arguments))
     assert not any(same(*pair) for pair in zip(later, whole, strict=True))
@@ -124,7 +148,7 @@ def test_the_batch_size_changes_no_picture() -> None:
     for batch in (5, 9):
         shown = train_batches(data, batch=batch, seed=1, epoch=0, augment=augment)
         seen.append({int(i): x for one in shown for i, x in zip(one.ids, one.images, strict=True)})
-    assert seen[0].keys() == seen[1].keys()
+    assert seen[0].keys() == seen[1].keys() == set(range(5, 50))
     assert all(torch.equal(seen[0][i], seen[1][i]) for i in seen[0])
 
 
@@ -155,19 +179,24 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
     data = data_of(50)
     with pytest.raises(ValueError, match="at least 1"):
         train_batches(data, batch=0, seed=0, epoch=0, augment=None)
-    with pytest.raises(ValueError, match="0…5"):
-        train_batches(data, batch=8, seed=0, epoch=0, augment=None, start=6)
+    with pytest.raises(ValueError, match="0…6"):
+        train_batches(data, batch=8, seed=0, epoch=0, augment=None, start=7)
     with pytest.raises(ValueError, match="at least 1"):
         eval_batches(data, torch.arange(3), batch=0)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
-def test_evaluation_counts_each_sample_once(ragged: bool, count: int) -> None:
+def test_evaluation_counts_each_sample_once(ragged: bool, pad: bool, count: int) -> None:
     data = data_of(50, ragged=ragged)
     ids = torch.arange(50).flip(0)[:count]
-    shown = list(eval_batches(data, ids, batch=8))
-    assert all(len(getattr(one, name)) == 8 for one in shown for name in Batch.__slots__)
+    shown = list(eval_batches(data, ids, batch=8, pad=pad))
+    rows = [8] * (-(-count // 8) if pad else count // 8)
+    rows += [count % 8] if count % 8 and not pad else []
+    for name in Batch.__slots__:
+        assert [len(getattr(one, name)) for one in shown] == rows
+    assert pad or all(bool(one.valid.all()) for one in shown)
     valid = [one.ids[one.valid] for one in shown]
     assert torch.equal(torch.cat([ids[:0], *valid]), ids)
     for one in shown:

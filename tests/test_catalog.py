@@ -45,7 +45,7 @@ def test_every_entry_resolves_to_a_factory_of_the_contract(name: str) -> None:
 
 def test_names_are_found_by_part_and_by_glob() -> None:
     assert names() == sorted(CATALOG)
-    assert names("NET") == ["lenet5", "resnet18"]
+    assert names("NET") == ["lenet5", "resnet18", "speednet"]
     assert names("*net*8") == ["resnet18"]
     assert names("[cm]*") == ["cnn", "mlp"]
     assert names("zebra") == []

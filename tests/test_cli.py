@@ -1,6 +1,7 @@
 """What people type, from end to end, on real pictures: the digits of scikit-learn."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,36 @@ def test_eval_on_other_data_matches_classes_by_name(
     assert "Traceback" not in said.err
 
 
+def test_a_part_of_one_class_is_scored(
+    trained: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that holds a single class folder: to evaluate on, and to validate with."""
+    few = tmp_path / "few"
+    shutil.copytree(pictures / "test" / "digit-3", few / "digit-3")
+    said = neocog(capsys, "eval", trained, few, "--json")
+    assert said.code == 0, said.err
+    rows = {row["name"]: row for row in said.json["classes"]}
+    whole = {row["name"]: row for row in open_run(trained).summary["test"]["classes"]}
+    assert rows["digit-3"]["n"] == whole["digit-3"]["n"] == said.json["accuracy"]["n"]
+    assert rows["digit-3"]["recall"] == whole["digit-3"]["recall"]
+    assert said.json["accuracy"]["value"] == rows["digit-3"]["recall"]
+
+    train = ["train", pictures / "train", "--model", "mlp", "--epochs", 1, "--json"]
+    said = neocog(capsys, *train, "--val", few, "--out", tmp_path / "run")
+    assert said.code == 0, said.err
+    assert said.json["val"]["accuracy"]["n"] == whole["digit-3"]["n"]
+
+    (few / "digit-3").rename(few / "digit-x")
+    for argv in (["eval", trained, few], [*train, "--val", few, "--out", tmp_path / "b"]):
+        said = neocog(capsys, *argv)
+        assert said.code == 1
+        assert "unknown class 'digit-x'" in said.err
+        assert not (tmp_path / "b").exists()
+    said = neocog(capsys, "train", few, "--out", tmp_path / "b")
+    assert said.code == 1
+    assert f"{few}: expected at least two classes, found only 'digit-x'" in said.err
+
+
 def test_a_file_that_is_no_picture_is_named_and_the_rest_answered(
     trained: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,7 +326,10 @@ def test_mistakes_are_answered_with_a_remedy(
     assert said.code == code
     assert "Traceback" not in said.err
     assert said.out == ""
-    assert not list(tmp_path.glob("runs/*/bundle"))
+    assert not list(tmp_path.glob("runs/*"))
+    said = neocog(capsys, *argv, "--json")
+    assert said.code == code
+    assert words in said.json["error"] + said.json["hint"]
 
 
 def test_data_verbs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,7 +350,7 @@ def test_data_verbs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     said = neocog(capsys, "data", "pack", pictures, "--json")
     assert said.json["splits"] == {"train": 1293, "val": 144, "test": 360}
     said = neocog(capsys, "data", "show", pictures)
-    assert "digit-9" in said.err + said.out
+    assert "digit-9" in said.out
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,6 +388,25 @@ def test_a_network_of_ones_own(
     said = neocog(capsys, *train)
     assert said.code == 0, said.err
     score = said.json["val"]["accuracy"]
+    Path("ran").unlink()
+    for file in ("run/manifest.json", "recipe.toml"):
+        Path("recipe.toml").write_text('model = "my_nets:tiny"\n')
+        said = neocog(capsys, "train", "digits", "--config", file, "--out", "other")
+        assert said.code == 2
+        assert "if you trust that code, say so: --model my_nets:tiny" in said.err
+        assert not Path("ran").exists()
+    said = neocog(
+        capsys,
+        "train",
+        "--config",
+        "run/manifest.json",
+        "--model",
+        "my_nets:tiny",
+        "--json",
+        "--out",
+        "other",
+    )
+    assert said.json["val"]["accuracy"] == score
     Path("ran").unlink()
     said = neocog(capsys, "eval", "run")
     assert said.code == 2

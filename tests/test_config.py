@@ -1,7 +1,9 @@
 """Recipes: text in, checked values out."""
 
 import contextlib
+import dataclasses
 import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,30 @@ def test_wrong_settings_teach(setting: str, message: str, hint: str) -> None:
         from_dict(Recipe, apply_settings({}, (setting,)))
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def numeric_settings() -> list[str]:
+    """`section.name` of every number in the recipe."""
+    found = []
+    for section in dataclasses.fields(Recipe):
+        kind = typing.get_type_hints(Recipe)[section.name]
+        if dataclasses.is_dataclass(kind):
+            for name, hint in typing.get_type_hints(kind).items():
+                if {int, float} & {hint, *typing.get_args(hint)}:
+                    found.append(f"{section.name}.{name}")
+    return found
+
+
+# Numbers for which −1 makes sense: thresholds that a metric is compared with, seeds.
+ANY_NUMBER = {"stop.baseline", "data.seed"}
+
+
+@pytest.mark.parametrize("setting", sorted(set(numeric_settings()) - ANY_NUMBER))
+def test_no_setting_takes_nonsense(setting: str) -> None:
+    for nonsense in ("-1", "nan", "inf", "-inf", "1e999"):
+        with pytest.raises(ConfigError) as caught:
+            from_dict(Recipe, apply_settings({}, (f"{setting}={nonsense}",)))
+        assert setting.rpartition(".")[2] in caught.value.message
 
 
 def test_one_number_is_a_square() -> None:

@@ -244,6 +244,63 @@ def test_classes_of_a_trained_run(tmp_path: Path) -> None:
         load(DataRecipe(source=str(root), val=0.0), classes=("a", "b"))
 
 
+def test_a_validation_source_may_hold_one_class(tmp_path: Path) -> None:
+    main = fill(tmp_path / "main", {"cat": 6, "dog": 6})
+    val = fill(tmp_path / "valmiss", {"cat": 3}, start=100)
+    data = open_(main, val=str(val))
+    assert data.classes == ("cat", "dog")
+    assert data.targets[data.splits["val"]].tolist() == [0, 0, 0]
+    (fault,) = data.faults
+    assert (fault.path, fault.code, fault.policy) == ("val", "missing-class", "accept")
+    assert "'dog'" in fault.reason
+    test = fill(tmp_path / "test", {"dog": 2}, start=200)
+    data = open_(main, val=str(val), test=str(test))
+    assert data.targets[data.splits["test"]].tolist() == [1, 1]
+    bad = fill(tmp_path / "bad", {"bird": 1}, start=300)
+    with pytest.raises(DataError, match=r"the val part: unknown class 'bird'"):
+        open_(main, val=str(bad))
+
+
+def test_data_for_a_trained_run_may_hold_one_class(tmp_path: Path) -> None:
+    root = fill(tmp_path / "D", {"dog": 3})
+    recipe = DataRecipe(source=str(root), val=0.0)
+    data = load(recipe, classes=("cat", "dog"))
+    assert data.targets.tolist() == [1, 1, 1]
+    with pytest.raises(DataError, match=r"this data: unknown class 'dog'"):
+        load(recipe, classes=("cat", "bird"))
+    # Its pack is in the cache now, and is still not taken to learn from.
+    with pytest.raises(DataError, match="at least two classes, found only 'dog'") as caught:
+        load(recipe)
+    assert f"{root}:" in caught.value.message
+
+
+def test_a_training_part_of_one_class_is_refused_whatever_the_others_hold(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 6, 6), np.uint8)
+    path = tmp_path / "set.npz"
+    np.savez(path, x_train=pixels, y_train=[0, 0, 0, 0], x_test=pixels, y_test=[0, 1, 0, 1])
+    with pytest.raises(DataError, match="at least two classes, found only '0'"):
+        open_(path)
+
+
+@pytest.mark.parametrize("val", [0.0, 0.5])
+def test_weights_that_are_all_zero_are_refused(tmp_path: Path, val: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 6), np.uint8)
+    path, y = tmp_path / "set.npz", np.arange(8) % 2
+    np.savez(path, x=pixels, y=y, w=np.zeros(8))
+    for _ in range(2):  # also at a second opening
+        with pytest.raises(DataError, match="weight above 0 in the training part, found 0 for all"):
+            open_(path, val=val)
+    assert load(DataRecipe(source=str(path), val=0.0), classes=("0", "1")).weights.sum() == 0
+    np.savez(path, x=pixels, y=y, w=np.eye(8)[0])
+    data = open_(path, val=0.0)
+    assert data.weights.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    fill(tmp_path / "t", {"a": 2, "b": 2})
+    rows = [f"{name},{name[0]},0" for name in ("a/0000.png", "b/0002.png")]
+    (tmp_path / "t" / "t.csv").write_text("path,label,weight\n" + "\n".join(rows))
+    with pytest.raises(DataError, match="found 0 for all of its 2 samples"):
+        open_(tmp_path / "t", val=0.0)
+
+
 def test_duplicates_are_counted_exactly(tmp_path: Path) -> None:
     fill(tmp_path / "d" / "train", {"a": 5, "b": 5})
     fill(tmp_path / "d" / "test", {"a": 3, "b": 3}, start=100)

@@ -1,6 +1,7 @@
 """The loop against a loop written by hand, and against itself cut in two."""
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from neocog.data.dataset import Dataset
 from neocog.engine import checkpoint, loop
 from neocog.engine.control import Control
 from neocog.engine.evaluate import evaluate, evaluating
-from neocog.engine.job import Job, Outcome, choose, length
+from neocog.engine.job import Job, Outcome, length, plain
 from neocog.errors import ConfigError, DataError, NonFiniteLossError
 from neocog.layers import Normalize, Predictor
 from neocog.models import catalog
@@ -89,7 +90,7 @@ def make(data: Dataset, values: dict[str, Any], network: nn.Module | None = None
             mean=spec.mean,
         ),
         device=device,
-        choice=choose(recipe.engine, device),
+        choice=plain(recipe.engine, device),
     )
 
 
@@ -117,8 +118,9 @@ def test_the_loop_is_the_one_that_everybody_writes(digits: Dataset, tmp_path: Pa
     mean, std = job.input.mean[0] * 255, job.input.std[0] * 255
     for epoch in range(2):
         ids = order(train, seed=0, epoch=epoch)
-        for first in range(0, len(ids) - 63, 64):
-            batch = ids[first : first + 64]
+        cuts = [i * len(ids) // 23 for i in range(24)]  # 1438 pictures, at most 64 at once
+        for first, last in itertools.pairwise(cuts):
+            batch = ids[first:last]
             x = (digits.images.gather(batch, digits.size).float() - mean) / std
             loss = F.cross_entropy(plain(x), digits.targets[batch])
             optimizer.zero_grad()
@@ -133,11 +135,11 @@ def test_the_loop_is_the_one_that_everybody_writes(digits: Dataset, tmp_path: Pa
 
 def test_events_tell_the_whole_story(digits: Dataset, tmp_path: Path) -> None:
     outcome, events = run(make(digits, {}), tmp_path)
-    steps = len(digits.splits["train"]) // 64
+    steps = math.ceil(len(digits.splits["train"]) / 64)
     assert [event.kind for event in events] == ["start", *(["step"] * steps + ["epoch"]) * 2, "end"]
     assert outcome.steps == 2 * steps
     assert outcome.epochs == 2
-    assert outcome.images == 2 * steps * 64
+    assert outcome.images == 2 * len(digits.splits["train"])
     epoch = events[steps + 1]
     losses = [event.values["loss"] for event in events[1 : steps + 1]]
     assert epoch.values["loss"] == pytest.approx(sum(losses) / steps)
@@ -149,7 +151,9 @@ def test_events_tell_the_whole_story(digits: Dataset, tmp_path: Path) -> None:
 
 def test_accumulating_is_the_same_step_as_one_large_batch(digits: Dataset, tmp_path: Path) -> None:
     weights = torch.rand(len(digits.weights), generator=torch.Generator().manual_seed(0)) + 0.5
-    data = dataclasses.replace(digits, weights=weights)
+    # A number of pictures that both batches divide: else the two cut an epoch at other places.
+    train = digits.splits["train"][: 22 * 64]
+    data = dataclasses.replace(digits, weights=weights, splits={"train": train})
     whole = make(data, {"engine": {"batch": 64, "epochs": 1}})
     parts = make(data, {"engine": {"batch": 16, "accumulate": 4, "epochs": 1}})
     run(whole, tmp_path / "whole")
@@ -158,7 +162,28 @@ def test_accumulating_is_the_same_step_as_one_large_batch(digits: Dataset, tmp_p
         torch.testing.assert_close(parts.network.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("stop_at", [1, 22, 23, 40])
+def test_the_last_step_of_an_epoch_may_hold_fewer_batches(digits: Dataset, tmp_path: Path) -> None:
+    """1438 pictures at 3 × 200: eight batches, three steps, the last of two; none is left out."""
+    job = make(digits, {"engine": {"batch": 200, "accumulate": 3}})
+    outcome, events = run(job, tmp_path)
+    assert outcome.steps == 6
+    assert outcome.images == 2 * 1438
+    assert [event.step for event in events if event.kind == "epoch"] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "accumulate", "steps"),
+    [(60, 32, 1, 2), (64, 32, 1, 2), (65, 32, 1, 3), (65, 32, 2, 2), (10, 64, 4, 1)],
+)
+def test_the_steps_of_an_epoch(
+    digits: Dataset, samples: int, batch: int, accumulate: int, steps: int
+) -> None:
+    engine = {"batch": batch, "accumulate": accumulate, "epochs": 7}
+    size = length(make(digits, {"engine": engine}).recipe, samples)
+    assert (size.steps, size.total) == (steps, 7 * steps)
+
+
+@pytest.mark.parametrize("stop_at", [1, 23, 24, 40])
 def test_a_run_cut_in_two_ends_as_if_never_cut(
     digits: Dataset, tmp_path: Path, stop_at: int
 ) -> None:
@@ -294,6 +319,53 @@ def test_early_stopping_ends_with_the_best_weights(digits: Dataset, tmp_path: Pa
     found = evaluate(predictor, job.task, digits, digits.splits["val"], device=torch.device("cpu"))
     assert found.statistics.scores().metrics["loss"].value == pytest.approx(min(losses), rel=1e-6)
     assert len(losses) < 12
+
+
+@pytest.mark.parametrize("kind", ["class", "labels", "numbers"])
+def test_callbacks_live_on_values_without_intervals(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """No epoch pays for a bootstrap, and whatever watches a metric still finds it."""
+    targets = {
+        "class": digits.targets,
+        "labels": F.one_hot(digits.targets, 10).float(),
+        "numbers": torch.stack([digits.targets, digits.targets % 2 * 100], dim=1).float(),
+    }[kind]
+    classes = ("size", "seconds") if kind == "numbers" else digits.classes
+    data = dataclasses.replace(digits, kind=kind, targets=targets, classes=classes)
+    score = {
+        "class": "val_macro_f1",
+        "labels": "val_mean_average_precision",
+        "numbers": "val_r2:seconds",
+    }[kind]
+    shown = "val_r2" if kind == "numbers" else score
+    job = make(
+        data,
+        {
+            "engine": {"epochs": 9},
+            "optim": {"name": "sgd", "lr": 1e-30},  # nothing will improve
+            "schedule": {"name": "constant"},
+            "stop": {"patience": 3, "monitor": score},
+            "plateau": {"patience": 2, "monitor": score, "factor": 0.5},
+            "checkpoint": {"keep": "best", "monitor": score, "name": f"best-{{{shown}:.3f}}"},
+        },
+    )
+    from neocog.engine.callbacks import from_recipe
+
+    made = type(job.task.statistics())
+    monkeypatch.setattr(made, "scores", None)
+    outcome, events = run(job, tmp_path, from_recipe(job.recipe, tmp_path))
+    monkeypatch.undo()
+    epochs = [event for event in events if event.kind == "epoch"]
+    assert len(epochs) == 4
+    assert score in outcome.reason
+    assert [e.values["scale"] for e in events if e.kind == "rate"] == [0.5]
+    first = epochs[0].values
+    assert (tmp_path / f"best-{first[shown]:.3f}.safetensors").exists()
+    predictor = Predictor(job.network, job.input, job.task.decode)
+    found = evaluate(predictor, job.task, data, data.splits["val"], device=job.device)
+    for name, one in found.statistics.scores().metrics.items():
+        assert first[f"val_{name}"] == one.value, name
 
 
 def test_a_callback_of_the_wrong_shape_is_refused_at_once(digits: Dataset, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from neocog.metrics import (
     intervals,
     wilson,
 )
-from neocog.metrics.classification import BINS, averages, calibration
+from neocog.metrics.classification import BINS, average_ends, averages, calibration
 from neocog.metrics.multilabel import average_precision
 from neocog.records import Batch, DataCount, Interval, Scores, scores_from_dict, scores_to_dict
 
@@ -139,18 +139,15 @@ def test_f1_interval_covers_where_a_bootstrap_does_not() -> None:
     assert np.mean([a <= truth <= b for a, b in ends]) < 0.8
 
 
-def test_mean_interval() -> None:
+def test_the_ends_of_a_mean() -> None:
     values = np.random.default_rng(0).gamma(2.0, size=400)
-    mine = intervals.mean_interval(values.sum(), np.square(values).sum(), 400)
+    mine = intervals.mean_ends(values.mean(), np.square(values).sum(), 400)
     half = stats.norm.ppf(0.975) * values.std(ddof=1) / 20
-    assert (mine.value, mine.low, mine.high) == pytest.approx(
-        (values.mean(), values.mean() - half, values.mean() + half)
-    )
-    one = intervals.mean_interval(3.0, 9.0, 1)
-    assert (one.low, one.value, one.high) == (3.0, 3.0, 3.0)
+    assert mine == pytest.approx((values.mean() - half, values.mean() + half))
+    assert intervals.mean_ends(3.0, 9.0, 1) == (3.0, 3.0)
     # Rounding must not make the variance of a constant negative.
-    flat = intervals.mean_interval(0.1 * 3, 0.01 * 3, 3)
-    assert flat.low <= flat.value <= flat.high
+    low, high = intervals.mean_ends(0.1, 0.01 * 3, 3)
+    assert low <= 0.1 <= high
 
 
 def test_resampling_has_the_variance_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,11 +290,13 @@ def test_averages_agree_with_resampling_samples_one_by_one() -> None:
         tp = np.diag(cells)
         f1 = 2 * tp / (cells.sum(axis=0) + cells.sum(axis=1))
         draws.append((f1.mean(), (tp / cells.sum(axis=1)).mean()))
+    values = averages(confusion)
+    mine = average_ends(confusion, values)
     for place, name in enumerate(("macro_f1", "balanced_accuracy")):
-        mine, theirs = averages(confusion)[name], np.array(draws)[:, place]
-        ends = np.percentile(theirs, [2.5, 97.5]) - (theirs.mean() - mine.value)
+        theirs = np.array(draws)[:, place]
+        ends = np.percentile(theirs, [2.5, 97.5]) - (theirs.mean() - values[name])
         # Half the width is 0.014; that many draws leave 0.0006 of doubt.
-        assert [mine.low, mine.high] == pytest.approx(ends.tolist(), abs=0.002)
+        assert mine[name] == pytest.approx(ends.tolist(), abs=0.002)
 
 
 # The last has three samples a class: resamples miss whole classes, and their bias is large.
@@ -309,11 +308,10 @@ def test_intervals_of_averages_cover(size: int, n: int, accuracy: float) -> None
     np.fill_diagonal(chances, accuracy / size)
     random = np.random.default_rng(0)
     # All classes alike: mean recall and mean F1 of the population both equal the accuracy.
-    found = [
-        averages(random.multinomial(n, chances.ravel()).reshape(size, size)) for _ in range(100)
-    ]
+    drawn = [random.multinomial(n, chances.ravel()).reshape(size, size) for _ in range(100)]
+    found = [average_ends(confusion, averages(confusion)) for confusion in drawn]
     for name in ("macro_f1", "balanced_accuracy"):
-        ends = [(one[name].low, one[name].high) for one in found]
+        ends = [one[name] for one in found]
         assert np.mean([low <= accuracy <= high for low, high in ends]) >= 0.88, name
 
 
@@ -415,18 +413,24 @@ def test_a_perfect_multilabel_score_keeps_its_doubt() -> None:
 def test_regression_is_that_of_scikit_learn(size: int) -> None:
     scores, answers, truth, losses = counted("regression", 150, size)
     value = {name: one.value for name, one in scores.metrics.items()}
-    assert value["mae"] == pytest.approx(reference.mean_absolute_error(truth, answers))
-    assert value["rmse"] == pytest.approx(reference.root_mean_squared_error(truth, answers))
     exact = truth.astype(np.float64), answers.astype(np.float64)
     assert value["r2"] == pytest.approx(reference.r2_score(*exact))
     assert value["loss"] == pytest.approx(losses.mean(dtype=np.float64))
-    if size > 1:
-        each = reference.r2_score(*exact, multioutput="raw_values")
-        assert [value[f"r2:class {i}"] for i in range(size)] == pytest.approx(each)
-        each = reference.mean_absolute_error(truth, answers, multioutput="raw_values")
-        assert [value[f"mae:class {i}"] for i in range(size)] == pytest.approx(each)
+    for name, function in (
+        ("mae", reference.mean_absolute_error),
+        ("rmse", reference.root_mean_squared_error),
+        ("r2", reference.r2_score),
+    ):
+        each = function(*exact, multioutput="raw_values")
+        names_here = [name] if size == 1 else [f"{name}:{one}" for one in names(size)]
+        assert [value[one] for one in names_here] == pytest.approx(each)
+    if size == 1:
+        assert list(value) == ["mae", "rmse", "r2", "loss"]
     else:
-        assert set(value) == {"mae", "rmse", "r2", "loss"}
+        # Nothing that would add metres to years; what has no unit comes first.
+        assert next(iter(value)) == "r2"
+        assert len(value) == 2 + 3 * size
+        assert not {"mae", "rmse"} & set(value)
     assert all(one.low < one.value < one.high for one in scores.metrics.values())
 
 
@@ -451,7 +455,10 @@ def test_r2_is_left_out_where_targets_do_not_vary() -> None:
     statistics.update(targets + 0.5, torch.zeros(6), batch(targets))
     metrics = statistics.scores().metrics
     assert "r2:x" not in metrics
-    assert metrics["r2"].value == metrics["r2:y"].value
+    assert metrics["r2"] == metrics["r2:y"]
+    flat = RegressionStatistics(("x", "y"))
+    flat.update(torch.zeros(6, 2), torch.zeros(6), batch(torch.ones(6, 2)))
+    assert flat.scores().metrics.keys() == {"mae:x", "mae:y", "rmse:x", "rmse:y", "loss"}
     alone = RegressionStatistics(("x",))
     alone.update(torch.zeros(6, 1), torch.zeros(6), batch(targets[:, :1]))
     assert alone.scores().metrics.keys() == {"mae", "rmse", "loss"}
@@ -478,6 +485,45 @@ def test_classes_that_stand_for_numbers() -> None:
 
 
 # --------------------------------------------------------------------------- what all must keep
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    n=st.integers(1, 30),
+    size=st.integers(1, 8),
+    seed=st.integers(0, 1000),
+    flat=st.booleans(),
+)
+@settings(deadline=None, max_examples=60)
+def test_values_are_those_of_the_scores(
+    kind: str, n: int, size: int, seed: int, flat: bool
+) -> None:
+    """To the last bit and in the same order, also where something is 0/0 and left out."""
+    statistics, answers, targets = draw(kind, n, size, seed)
+    if flat:
+        targets = torch.zeros_like(targets)
+    losses = torch.rand(n, generator=torch.Generator().manual_seed(seed))
+    statistics.update(answers, losses, batch(targets))
+    values = statistics.values()
+    metrics = statistics.scores().metrics
+    assert values == {name: one.value for name, one in metrics.items()}
+    assert list(values) == list(metrics)
+    assert all(type(value) is float and np.isfinite(value) for value in values.values())
+    assert all(one.n == n and one.low <= one.value <= one.high for one in metrics.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_draw_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics, answers, targets = draw(kind, 30, 6, 0)
+    statistics.update(answers, torch.rand(30), batch(targets))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("resampled")
+
+    monkeypatch.setattr(np.random, "default_rng", refuse)
+    assert "loss" in statistics.values()
+    with pytest.raises(AssertionError, match="resampled"):
+        statistics.scores()
 
 
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 1000), cuts=st.sets(st.integers(1, 39)))
@@ -528,6 +574,8 @@ def test_nan_is_refused_with_its_ids(kind: str) -> None:
         statistics.update(answers[:5], losses[:5], batch(targets[:5]))
     with pytest.raises(DataError, match="none"):
         statistics.scores()  # a refused batch was not counted in part
+    with pytest.raises(DataError, match="none"):
+        statistics.values()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -626,6 +674,8 @@ def test_scores_on_a_gpu_are_those_on_the_cpu(kind: str) -> None:
         ("micro_f1", "max"),
         ("mean_average_precision", "max"),
         ("val_r2", "max"),
+        ("val_r2:seconds", "max"),  # the name of a column decides nothing
+        ("mae:accuracy", "min"),
     ],
 )
 def test_direction(name: str, way: str) -> None:

@@ -99,6 +99,63 @@ def test_empty_folder_of_a_validation_class_is_a_missing_class(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "below", "classes"),
+    [
+        (["cat/1.jpg"], "", ("cat",)),
+        (["cat/1.jpg", "cat/deep/2.jpg"], "", ("cat",)),
+        (["cat/1.jpg", "cat/notes.csv"], "", ("cat",)),
+        (["cat/1.jpg", "cat/._1.jpg", ".git/x/1.jpg"], "", ("cat",)),
+        (["cat/1.jpg", "dog/"], "", ("cat",)),
+        (["outer/cat/1.jpg"], "outer", ("cat",)),
+        (["outer/inner/cat/1.jpg"], "outer/inner", ("cat",)),
+        (["outer/cover.jpg", "outer/cat/1.jpg", "outer/dog/1.jpg"], "outer", ("cat", "dog")),
+    ],
+)
+def test_a_lone_folder_of_pictures_is_a_class(tmp_path, names, below, classes):
+    """A part that is only scored may hold one class; a wrapper is still seen through."""
+    fill(tmp_path, *names)
+    source = read(str(tmp_path), few=True)
+    assert source.classes == classes
+    (part,) = source.parts
+    assert part.root == tmp_path / below
+    assert all(name.startswith(classes) for name in part.names)
+    if len(classes) == 1:
+        with pytest.raises(DataError, match=r"at least two classes|found none in 'dog'") as caught:
+            read(str(tmp_path))
+        assert str(tmp_path / below) + ":" in caught.value.message
+
+
+def test_an_empty_class_folder_of_a_scored_part_is_remarked_on(tmp_path):
+    fill(tmp_path, "cat/1.jpg", "dog/")
+    assert codes(read(str(tmp_path), few=True).faults) == {"dog": "empty-class/accept"}
+    (tmp_path / "cat" / "1.jpg").unlink()
+    with pytest.raises(DataError, match="pictures in any class folder, found none in 'cat'"):
+        read(str(tmp_path), few=True)
+
+
+def test_a_lone_empty_folder_is_named_as_it_was_given(tmp_path):
+    fill(tmp_path, "cat/")
+    for few in (False, True):
+        with pytest.raises(DataError, match="found none in 'cat'") as caught:
+            read(str(tmp_path), few=few)
+        assert f"{tmp_path}:" in caught.value.message
+
+
+def test_a_lone_folder_around_files_of_a_data_set_is_a_wrapper(tmp_path):
+    (tmp_path / "outer").mkdir()
+    np.savez(tmp_path / "outer" / "set.npz", x=np.zeros((2, 4, 4), np.uint8), y=[0, 1])
+    assert read(str(tmp_path)).kind == "npz"
+    fill(tmp_path, "table/pictures/1.jpg", "table/2.jpg")
+    (tmp_path / "table" / "t.csv").write_text("path,label\npictures/1.jpg,a\n2.jpg,b\n")
+    (tmp_path / "outer" / "set.npz").unlink()
+    (tmp_path / "outer").rmdir()
+    assert read(str(tmp_path)).kind == "csv"
+    fill(tmp_path, "away/outer/set.zip")
+    with pytest.raises(DataError, match=r"found only set\.zip"):
+        read(str(tmp_path / "away"))
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [
         (["a/1.jpg", "b/"], "found none in 'b'"),
@@ -164,6 +221,19 @@ def test_printable_and_fold():
     assert fold("STRASSE") == fold("straße")
     assert fold("Å") == fold("\N{ANGSTROM SIGN}") == fold("A\N{COMBINING RING ABOVE}")
     assert fold("a") != fold("ä")
+
+
+def test_an_idx_part_that_is_only_scored_may_hold_one_label_or_leave_gaps(tmp_path):
+    for labels, classes in ([3, 3], 4), ([0, 200], 201):
+        items = b"\0\0\x08\x03" + struct.pack(">3I", 2, 1, 2) + bytes(4)
+        (tmp_path / "t10k-images-idx3-ubyte").write_bytes(items)
+        marks = b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes(labels)
+        (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(marks)
+        source = read(str(tmp_path), few=True)
+        assert source.parts[0].targets == tuple(map(str, labels))
+        assert len(source.classes) == classes
+        with pytest.raises(DataError, match=r"at least two classes|damaged"):
+            read(str(tmp_path))
 
 
 def test_a_test_part_alone_has_its_own_classes():

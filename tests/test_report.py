@@ -343,6 +343,41 @@ def test_regression(tmp_path: Path) -> None:
     assert "sure" not in text.partition("Worst mistakes Truth")[2].partition("What the")[0]
 
 
+@pytest.mark.usefixtures("drawn")
+def test_regression_of_several_columns(tmp_path: Path) -> None:
+    """The headline has no unit; errors are told by column."""
+    numbers = {"r2": 0.5, "mae:age": 2.0, "mae:height": 0.07, "r2:age": 0.4, "r2:height": 0.6}
+    found = Scores(
+        metrics={
+            name: Interval(value=value, low=value - 0.05, high=value + 0.05, n=360)
+            for name, value in numbers.items()
+        }
+    )
+    told = [
+        Event(
+            step=number,
+            kind="epoch",
+            values={"epoch": number, "loss": 1.0, "val_loss": 1.0, "seconds": 1.0}
+            | {f"val_{name}": value * number / 2 for name, value in numbers.items()},
+            time=float(number),
+        )
+        for number in (1, 2)
+    ]
+    page = written(
+        tmp_path,
+        scores={"test": found},
+        events=told,
+        manifest=manifest(
+            task={"name": "regress"}, data={"class_counts": {}, "classes": ["age", "height"]}
+        ),
+    )
+    text = plain(page)
+    assert "0.5 R² (mean of the columns) on 360 test pictures, 95 % interval 0.45 to 0.55" in text
+    assert "Best R² (mean of the columns) on held-out pictures: 0.5, after epoch 2." in text
+    assert "mean absolute error, height 0.07" in text
+    assert "R², age 0.4" in text
+
+
 def test_multilabel(tmp_path: Path) -> None:
     found = Scores(
         metrics={

@@ -157,6 +157,13 @@ def test_npz_refused(tmp_path, arrays, words):
     refused(npz(tmp_path, **arrays), "set.npz", *words)
 
 
+@pytest.mark.parametrize("y", [np.full(5, 2), np.array(["x"] * 5)])
+def test_npz_that_is_only_scored_may_hold_one_class(tmp_path, y):
+    path = npz(tmp_path, x=X, y=y)
+    assert read(str(path), few=True).parts[0].targets == tuple(map(str, y))
+    refused(path, "set.npz: ", "at least two classes", f"found only '{y[0]}'")
+
+
 def stored(folder, **members):
     path = folder / "set.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -247,6 +254,7 @@ def csv_file(folder, text, pictures=("a.png", "b.png", "sub/c.png")):
             ("x", "y"),
             (("x", "y"), ()),
         ),
+        ("path,labels\na.png,x\nb.png,\n", "labels", ("x",), (("x",), ())),
         (
             '\ufeffpath,label,note\n"a.png","a ""b""","line\nline"\nb.png,c,\n',
             "class",
@@ -336,6 +344,7 @@ def test_csv_bad_rows_are_skipped_with_their_lines(tmp_path):
         ("path,value\na.png,1\nb.png,x\n", ["line 3", "finite number", "'x'"]),
         ("path,value\na.png,1\nb.png,1e999\n", ["line 3", "1e999"]),
         ("path,label\na.png,x\nb.png,x\n", ["two classes"]),
+        ("path,labels\na.png,\nb.png,\n", ["at least one class, found none"]),
         ("path,label\na.png,cat\nb.png,Cat\n", ["differ only by case"]),
         ("path,label\na.png,1\nb.png,01\n", ["several ways"]),
         ("path,label,split\na.png,x,train\nb.png,y,tests\n", ["line 3", "'tests'", "'test'"]),
@@ -348,6 +357,21 @@ def test_csv_bad_rows_are_skipped_with_their_lines(tmp_path):
 )
 def test_csv_refused(tmp_path, text, words):
     refused(csv_file(tmp_path, text), "table.csv", *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("path,label\na.png,x\nb.png,x\n", ("x",)),
+        ("path,label\na.png,7\n", ("7",)),
+        ("path,labels\na.png,\nb.png,\n", ()),
+    ],
+)
+def test_csv_that_is_only_scored(tmp_path, text, classes):
+    path = csv_file(tmp_path, text)
+    assert read(str(path), few=True).classes == classes
+    with pytest.raises(DataError, match="expected at least"):
+        read(str(path))
 
 
 def test_csv_beside_folders(tmp_path):

@@ -42,6 +42,14 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def _print_result(result: Any, as_json: bool) -> None:
+    """A verb's result on standard output: for programs or for people."""
+    if as_json:
+        _print_json(result.json)
+    else:
+        click.echo("\n".join(result.lines))
+
+
 @click.group(
     cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -116,9 +124,11 @@ def _recipe(
     source: str | None, config: Path | None, settings: tuple[str, ...], options: dict[str, Any]
 ) -> Any:
     """Defaults, then the file, then options, then `--set`."""
-    from neocog.config import Recipe, apply_settings, from_dict, load_file, place
+    from neocog.config import Recipe, apply_settings, from_dict, load_file, merge, place
+    from neocog.usual import usual
 
     values = load_file(config) if config else {}
+    told = values.get("model")
     if source is not None:
         values = place(values, "data.source", source)
     elif not values.get("data", {}).get("source"):
@@ -129,7 +139,16 @@ def _recipe(
             value = _share(value)
         if value is not None:
             values = place(values, path, value)
-    return from_dict(Recipe, apply_settings(values, settings))
+    values = apply_settings(values, settings)
+    model = values.get("model")
+    named = options["model"] or any(one.partition("=")[0].strip() == "model" for one in settings)
+    if isinstance(model, str) and ":" in model and model == told and not named:
+        # A file that came with a mail must not choose what code runs here.
+        raise ConfigError(
+            f"{config} names a network from outside neocog: {model}",
+            f"if you trust that code, say so: --model {model}",
+        )
+    return from_dict(Recipe, merge(usual(model), values))
 
 
 def _share(text: str) -> float | str:
@@ -168,8 +187,7 @@ def evaluate(run: Path, source: str, device: str, model: str, as_json: bool) -> 
 
     with Console() as console:
         result = score(run, source, device=device, model=model, console=console)
-    if as_json:
-        _print_json(result)
+    _print_result(result, as_json)
 
 
 @cli.command()
@@ -237,8 +255,7 @@ def data_scan(source: str, out: Path, minimum_side: int, as_json: bool) -> None:
 
     with Console() as console:
         result = scan_source(source, out=out, minimum_side=minimum_side, console=console)
-    if as_json:
-        _print_json(result)
+    _print_result(result, as_json)
 
 
 @data.command(name="pack")
@@ -253,8 +270,7 @@ def data_pack(
     recipe = _data_recipe(source, val, test, settings)
     with Console() as console:
         result = pack(recipe, seed=seed, console=console)
-    if as_json:
-        _print_json(result)
+    _print_result(result, as_json)
 
 
 @data.command(name="show")
@@ -269,8 +285,7 @@ def data_show(
     recipe = _data_recipe(source, val, test, settings)
     with Console() as console:
         result = show(recipe, seed=seed, console=console)
-    if as_json:
-        _print_json(result)
+    _print_result(result, as_json)
 
 
 @cli.command()
@@ -281,13 +296,12 @@ def models(pattern: str, as_json: bool) -> None:
     from neocog.verbs.models import listing, table
 
     entries = listing(pattern)
+    if not entries:
+        raise ConfigError(f"no network matches {pattern!r}", "neocog models lists them all")
     if as_json:
         _print_json(entries)
     else:
-        for line in table(entries):
-            click.echo(line)
-    if not entries:
-        raise ConfigError(f"no network matches {pattern!r}", "neocog models lists them all")
+        click.echo("\n".join(table(entries)))
 
 
 def main() -> None:
@@ -297,12 +311,16 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
+        if "--json" in sys.argv:
+            _print_json({"error": error.format_message(), "hint": ""})
         error.show()
         sys.exit(2 if isinstance(error, click.UsageError) else 1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(1)
     except NeocogError as error:
+        if "--json" in sys.argv:
+            _print_json({"error": error.message, "hint": error.hint})
         click.echo(f"neocog: {error.message}", err=True)
         if error.hint:
             click.echo(f"  hint: {error.hint}", err=True)

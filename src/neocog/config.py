@@ -37,9 +37,13 @@ __all__ = [
     "apply_settings",
     "from_dict",
     "load_file",
+    "merge",
     "place",
     "to_dict",
 ]
+
+MOST_THREADS = 256
+"""More would keep any machine busy with switching between them."""
 
 Scalar = bool | int | float | str
 T = TypeVar("T")
@@ -75,6 +79,8 @@ class DataRecipe:
             raise ConfigError(
                 f"data.val is a share in [0, 1), got {self.val}", "0.1 holds back a tenth"
             )
+        if self.minimum_side < 1:
+            raise ConfigError(f"data.minimum_side is at least 1 pixel, got {self.minimum_side}")
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"data.max_bad is a share in [0, 1], got {self.max_bad}")
         if self.size is not None and min(self.size) < 1:
@@ -87,6 +93,9 @@ class AugmentRecipe:
 
     flip: float | None = None
     """Probability of mirroring left to right."""
+    alternate: bool = False
+    """Mirror by turns instead of by chance (arXiv 2404.00498): half of the samples in one epoch,
+    the other half in the next, so that two epochs show every picture both ways."""
     flip_vertical: float = 0.0
     """Probability of mirroring top to bottom."""
     shift: float | None = None
@@ -187,9 +196,17 @@ class OptimRecipe:
     def __post_init__(self) -> None:
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"optim.lr is positive, got {self.lr}", "0.001 is a safe start")
-        for name in ("l1", "l2", "elastic", "elastic_beta", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"optim.{name} is not negative, got {getattr(self, name)}")
+        for name in ("l1", "l2", "elastic", "elastic_beta", "clip_norm", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"optim.{name} is not negative, got {value}")
+        for name in ("momentum", "alpha"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name} lies in [0, 1), got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas lie in [0, 1), got {self.betas}")
+        if not self.eps > 0:
+            raise ConfigError(f"optim.eps is positive, got {self.eps}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +232,8 @@ class ScheduleRecipe:
         for name in ("warmup", "rise", "start", "end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"schedule.{name} lies in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"schedule.gamma lies in (0, 1], got {self.gamma}")
         if self.every < 1:
             raise ConfigError(f"schedule.every is at least one epoch, got {self.every}")
 
@@ -250,6 +269,8 @@ class EngineRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"engine.{name} is at least 1, got {value}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ConfigError(f"engine.threads is at most {MOST_THREADS}, got {self.threads}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"engine.ema lies in [0, 1), got {self.ema}")
 
@@ -270,6 +291,12 @@ class StopRecipe:
     """A value that must be beaten before patience starts anew."""
     restore_best: bool = True
     """End with the weights of the best epoch."""
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "min_delta"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"stop.{name} is not negative, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +321,10 @@ class PlateauRecipe:
     def __post_init__(self) -> None:
         if not 0 < self.factor < 1:
             raise ConfigError(f"plateau.factor lies in (0, 1), got {self.factor}")
+        for name in ("patience", "min_delta", "cooldown", "min_lr"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"plateau.{name} is not negative, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +343,10 @@ class CheckpointRecipe:
     """Name of the copies; fields are `epoch`, `step` and the metrics of the epoch."""
     weights_only: bool = False
     """Copies hold the weights alone, not the optimiser."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ConfigError(f"checkpoint.every_steps is at least 1, got {self.every_steps}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -469,6 +504,20 @@ def place(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         if not isinstance(inner, dict):
             raise ConfigError(f"{path}: {section} is a value, not a section")
     inner[name] = value
+    return merged
+
+
+def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `over` laid on top, section by section; the arguments stay as they are.
+
+    >>> merge({"engine": {"epochs": 3, "batch": 8}}, {"engine": {"epochs": 5}, "seed": 1})
+    {'engine': {'epochs': 5, 'batch': 8}, 'seed': 1}
+    """
+    merged = copy.deepcopy(values)
+    for name, value in over.items():
+        below = merged.get(name)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[name] = merge(below or {}, value) if both else copy.deepcopy(value)
     return merged
 
 

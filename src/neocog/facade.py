@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 from neocog import tasks
 from neocog.config import DataRecipe, Recipe, from_dict
@@ -19,10 +20,10 @@ __all__ = ["build", "load"]
 
 
 def load(
-    source: str,
+    source: str | os.PathLike[str],
     *,
-    val: float | str = 0.1,
-    test: str = "",
+    val: float | str | os.PathLike[str] = 0.1,
+    test: str | os.PathLike[str] = "",
     size: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -36,10 +37,16 @@ def load(
         seed: decides which samples a share takes.
 
     Raises:
+        ConfigError: an argument of another type, or a share outside [0, 1).
         DataError: with the file, what was expected, what was found and what to do.
     """
-    values = {"source": source, "val": val, "test": test, "size": size}
+    values = {"source": _path(source), "val": _path(val), "test": _path(test), "size": size}
     return dataset.load(from_dict(DataRecipe, values, "data"), seed=seed)
+
+
+def _path(given: Any) -> Any:
+    """A path as text; anything else as it is, for the recipe to judge."""
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
 def build(name: str, data: Dataset, **args: Scalar) -> nn.Module:

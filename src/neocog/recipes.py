@@ -38,7 +38,7 @@ def epochs_for(samples: int, batch: int) -> int:
     >>> epochs_for(50_000, 128), epochs_for(1600, 32), epochs_for(100, 16)
     (10, 20, 100)
     """
-    steps = max(1, samples // batch)
+    steps = max(1, math.ceil(samples / batch))
     return min(100, max(10, math.ceil(STEPS / steps)))
 
 

@@ -19,7 +19,7 @@ from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe, from_dict
 from neocog.data import dataset, decode
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
-from neocog.errors import RunError
+from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
 from neocog.records import Event, Manifest, scores_from_dict
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from neocog.data.dataset import Dataset
+    from neocog.data.scan import Progress
     from neocog.engine.evaluate import Evaluation
     from neocog.layers import Predictor
     from neocog.records import Scores
@@ -157,7 +158,8 @@ class Run:
         """
         if not self.finished:
             raise RunError(f"the run {self.path} is not finished", f"neocog resume {self.path}")
-        return {"run": str(self.path), **read_json(self.path / "evaluation.json")}
+        summary = {"run": str(self.path), **read_json(self.path / "evaluation.json")}
+        return {**summary, "report": str(self.path / "report.html")}
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -167,7 +169,7 @@ class Run:
             part: scores_from_dict(summary[part]) for part in ("val", "test") if summary.get(part)
         }
 
-    def data(self) -> Dataset:
+    def data(self, progress: Progress | None = None) -> Dataset:
         """The data set that the run was trained on, opened again.
 
         Raises:
@@ -175,7 +177,14 @@ class Run:
             RunError: its content is no longer the same.
         """
         manifest = self.manifest
-        data = dataset.load(self.recipe.data)
+        try:
+            data = dataset.load(self.recipe.data, progress=progress)
+        except DataError as error:
+            raise RunError(
+                f"the data of this run cannot be opened: {error.message}",
+                f"it was {manifest.data['source']}; bring it back, or give other data: "
+                f"neocog eval {self.path} SOURCE",
+            ) from error
         if data.fingerprint != manifest.data["fingerprint"]:
             raise RunError(
                 f"the data of this run has changed: {data.source} has fingerprint "
@@ -188,33 +197,36 @@ class Run:
         """The one way to an answer: uint8 B×C×h×w → probabilities or numbers."""
         return self.bundle.predictor(model=self._model, device=device)
 
-    def evaluate(self, source: str = "", *, device: str = "auto") -> dict[str, Scores]:
+    def evaluate(
+        self, source: str = "", *, device: str = "auto", progress: Progress | None = None
+    ) -> dict[str, Scores]:
         """Scores by part of the data.
 
         Args:
             source: other data, with the same classes by name. Empty: the run's own.
             device: where to compute.
+            progress: told how far opening the data is: what, done, total.
 
         Returns:
             `val` and `test`, as far as they exist. For a source: its test part, else its val part,
             else all of it, under that name (`test`, `val` or `all`).
         """
         if source:
-            data = self._foreign(source)
+            data = self._foreign(source, progress)
             part = next((name for name in ("test", "val") if name in data.splits), "all")
             parts = [part]
         else:
-            data = self.data()
+            data = self.data(progress)
             parts = [name for name in ("val", "test") if name in data.splits]
         where = machine.device_named(device)
         return {part: self.score(data, part, where)[0] for part in parts}
 
-    def _foreign(self, source: str) -> Dataset:
+    def _foreign(self, source: str, progress: Progress | None) -> Dataset:
         """Other data, read as this run's network takes it, classes matched by name."""
         bundle, own = self.bundle, self.recipe.data
         recipe = DataRecipe(source=source, val=0.0, max_bad=own.max_bad, strict=own.strict)
         geometry = (bundle.input.size, bundle.input.channels)
-        return dataset.load(recipe, geometry=geometry, classes=bundle.classes)
+        return dataset.load(recipe, geometry=geometry, classes=bundle.classes, progress=progress)
 
     def score(self, data: Dataset, part: str, device: torch.device) -> tuple[Scores, Evaluation]:
         """Scores of one part (`train`, `val`, `test`, `all`), and the loss of each sample."""
@@ -235,15 +247,15 @@ class Run:
         where = machine.device_named(device)
         predictor, task = self.predictor(where), tasks.build(self.bundle.task)
         entries: list[dict[str, Any]] = [{"path": str(path)} for path in images]
-        waiting: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+        waiting: list[tuple[int, torch.Tensor]] = []
 
-        def answer(group: list[tuple[int, torch.Tensor]]) -> None:
+        def answer() -> None:
             with torch.no_grad():
-                decoded = predictor(torch.stack([picture for _, picture in group]).to(where))
-            for (place, _), found in zip(group, task.answer(decoded.cpu()), strict=True):
+                decoded = predictor(torch.stack([picture for _, picture in waiting]).to(where))
+            for (place, _), found in zip(waiting, task.answer(decoded.cpu()), strict=True):
                 entries[place].update(found)
+            waiting.clear()
 
-        # Pictures of one shape are answered together; no more than a batch of each waits.
         for place, path in enumerate(images):
             try:
                 pixels = decode.decode(
@@ -252,13 +264,13 @@ class Run:
             except decode.Undecodable as error:
                 entries[place]["error"] = error.fault.reason
                 continue
-            picture = torch.from_numpy(pixels).permute(2, 0, 1)
-            group = waiting.setdefault(tuple(picture.shape), [])
-            group.append((place, picture))
-            if len(group) == EVAL_BATCH:
-                answer(waiting.pop(tuple(picture.shape)))
-        for group in waiting.values():
-            answer(group)
+            # Cropped at once, so that pictures of all shapes share a batch and none waits whole.
+            picture = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+            waiting.append((place, picture))
+            if len(waiting) == EVAL_BATCH:
+                answer()
+        if waiting:
+            answer()
         return entries
 
     def __repr__(self) -> str:

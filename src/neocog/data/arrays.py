@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neocog.data.names import SPLITS, match_classes, refuse_lookalikes
+from neocog.data.names import SPLITS, match_classes, refuse_lookalikes, too_few
 from neocog.data.npy import read_npz
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
@@ -53,12 +53,16 @@ def _role(key: str) -> tuple[str, str] | None:
     return None
 
 
-def read_arrays(path: Path) -> Source:
+def read_arrays(path: Path, *, few: bool = False) -> Source:
     """The data set of an .npz file.
 
     Pictures are N×H×W, N×H×W×C or N×C×H×W with C 1 or 3; uint8, or floats in 0…1 (all parts
     together; they are scaled by 255) or 0…255. Targets are N whole numbers or strings (classes),
     N×K of 0 and 1 (labels), or N or N×K floats (numbers).
+
+    Args:
+        path: the file.
+        few: it is only scored: one class is enough.
 
     Raises:
         DataError: missing or doubled keys, lengths that differ, another shape or type, NaN,
@@ -69,7 +73,7 @@ def read_arrays(path: Path) -> Source:
     splits = _by_split(arrays, where)
     names = _classes(arrays["classes"], where) if "classes" in arrays else ()
     y = {split: _column(found["y"]) for split, found in splits.items()}
-    kind, classes, targets, faults = _targets(y, names, where)
+    kind, classes, targets, faults = _targets(y, names, where, few)
     pixels = _pixels({split: found["x"] for split, found in splits.items()}, where)
     faults += [
         _fault(name, "stray-array", "the name is none that neocog knows; it is ignored")
@@ -173,7 +177,7 @@ def _column(y: NDArray[Any]) -> NDArray[Any]:
 
 
 def _targets(
-    y: Mapping[str, NDArray[Any]], names: tuple[str, ...], where: str
+    y: Mapping[str, NDArray[Any]], names: tuple[str, ...], where: str, few: bool
 ) -> tuple[TargetKind, tuple[str, ...], dict[str, _Targets], list[Fault]]:
     """Kind, class names, targets by split, remarks."""
     forms = {(a.dtype.kind.translate(_FORMS), *a.shape[1:]) for a in y.values()}
@@ -190,10 +194,10 @@ def _targets(
         return _numbers(y, names, where)
     if form[0] == "U":
         text = {split: _text(array, where) for split, array in y.items()}
-        return _named(text, names, where)
+        return _named(text, names, where, 1 if few else 2)
     if len(form) == 2:
         return _labels(y, names, where)
-    return _indexed(y, names, where)
+    return _indexed(y, names, where, 1 if few else 2)
 
 
 _FORMS = str.maketrans("buS", "iiU")
@@ -219,10 +223,10 @@ def _numbers(
 
 
 def _named(
-    text: Mapping[str, list[str]], names: tuple[str, ...], where: str
+    text: Mapping[str, list[str]], names: tuple[str, ...], where: str, least: int
 ) -> tuple[TargetKind, tuple[str, ...], dict[str, _Targets], list[Fault]]:
     found = {split: set(values) for split, values in text.items()}
-    known, faults = match_classes(found, where, "npz")
+    known, faults = match_classes(found, where, "npz", least=least)
     if "" in set().union(*found.values()):
         raise DataError(f"{where}: y: expected class names, found an empty one")
     if names and (unknown := sorted(known - set(names))):
@@ -255,7 +259,7 @@ def _labels(
 
 
 def _indexed(
-    y: Mapping[str, NDArray[Any]], names: tuple[str, ...], where: str
+    y: Mapping[str, NDArray[Any]], names: tuple[str, ...], where: str, least: int
 ) -> tuple[TargetKind, tuple[str, ...], dict[str, _Targets], list[Fault]]:
     low, high = min(int(a.min()) for a in y.values()), max(int(a.max()) for a in y.values())
     limit = len(names) or 1 << 16
@@ -265,8 +269,8 @@ def _indexed(
             "number the classes from 0, or save numbers to predict as floats",
         )
     classes = names or tuple(map(str, range(high + 1)))
-    if len(set().union(*(np.unique(a).tolist() for a in y.values()))) < 2:
-        raise DataError(f"{where}: y: expected at least two classes, every target is {low}")
+    if len(set().union(*(np.unique(a).tolist() for a in y.values()))) < least:
+        raise too_few(classes[low : low + 1], f"{where}: y")
     faults = [
         _fault(split or "y", "missing-class", f"there is no sample of the class {classes[k]!r}")
         for split, a in y.items()

@@ -292,6 +292,9 @@ class Augment:
             name: self._between(ids, epoch, name, 0, 1) < getattr(recipe, name)
             for name in ("flip", "flip_vertical")
         }
+        if recipe.alternate and recipe.flip:
+            turns = draws.integers(chance.key(self.seed, "turns"), ids, torch.full_like(ids, 2))
+            flips["flip"] = (turns + epoch) % 2 == 1
         down, right = (
             draws.integers(chance.key(self.seed, epoch, name), ids, 2 * far + 1) - far
             for name, far in zip(("down", "right"), reach, strict=True)

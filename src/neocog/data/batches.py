@@ -41,12 +41,12 @@ def order(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
 
 
 def batches_per_epoch(n: int, batch: int) -> int:
-    """Full batches in n samples; one where n is smaller than a batch, none where n is 0.
+    """The fewest batches that hold n samples: n / batch, rounded up.
 
     >>> batches_per_epoch(1000, 128), batches_per_epoch(100, 128), batches_per_epoch(0, 128)
-    (7, 1, 0)
+    (8, 1, 0)
     """
-    return max(min(n, 1), n // batch)
+    return -(-n // batch)
 
 
 def _fetch(
@@ -89,13 +89,13 @@ def train_batches(
 ) -> Iterator[Batch]:
     """One epoch of the training part, shuffled and augmented.
 
-    The samples that do not fill a last batch are left out of this epoch; the next epoch's order
-    leaves out others. A part smaller than a batch is one batch. Pictures are augmented on the
-    device, after the copy of their bytes.
+    Every sample is shown once. The order is cut into as few batches as will do, of sizes that
+    differ by at most one: 60 samples at batch 32 are two batches of 30, and no step is a small
+    one. Pictures are augmented on the device, after the copy of their bytes.
 
     Args:
         data: its `train` split is used.
-        batch: images a step.
+        batch: images a batch, at most.
         seed: the run's seed.
         epoch: decides order and augmentation.
         augment: None takes centred windows and changes nothing.
@@ -125,8 +125,9 @@ def _train_batches(
     start: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    for index in range(start, batches_per_epoch(len(ids), batch)):
-        mine = ids[index * batch : (index + 1) * batch]
+    n, count = len(ids), batches_per_epoch(len(ids), batch)
+    for index in range(start, count):
+        mine = ids[index * n // count : (index + 1) * n // count]
         if augment is None:
             yield _fetch(data, mine, device)
         else:
@@ -135,16 +136,22 @@ def _train_batches(
 
 
 def eval_batches(
-    data: Dataset, ids: Tensor, *, batch: int, device: str | torch.device = "cpu"
+    data: Dataset,
+    ids: Tensor,
+    *,
+    batch: int,
+    pad: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Iterator[Batch]:
-    """The samples `ids` in order, centred, untouched, every batch of one size.
-
-    The last batch is filled up with repeats of the last id, marked `valid=False`.
+    """The samples `ids` in order, centred, untouched; what does not fill a last batch is a smaller
+    one.
 
     Args:
         data: where the samples are.
         ids: N, int64.
         batch: images at once.
+        pad: fill the last batch up with repeats of the last id, marked `valid=False`, so that all
+            batches have one shape.
         device: where the batches go.
 
     Raises:
@@ -152,14 +159,16 @@ def eval_batches(
     """
     if batch < 1:
         raise ValueError(f"expected batches of at least 1 image, got {batch}")
-    return _eval_batches(data, ids, batch, torch.device(device))
+    return _eval_batches(data, ids, batch, pad, torch.device(device))
 
 
-def _eval_batches(data: Dataset, ids: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
+def _eval_batches(
+    data: Dataset, ids: Tensor, batch: int, pad: bool, device: torch.device
+) -> Iterator[Batch]:
     for first in range(0, len(ids), batch):
         mine = ids[first : first + batch]
         missing = batch - len(mine)
-        if not missing:
+        if not missing or not pad:
             yield _fetch(data, mine, device)
             continue
         filled = _fetch(data, torch.cat([mine, mine[-1:].expand(missing)]), device)

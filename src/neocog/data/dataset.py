@@ -23,6 +23,7 @@ from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL
 from neocog.data.images import Images
 from neocog.data.merge import Merged, match_columns, merge, refuse_unknown
+from neocog.data.names import too_few
 from neocog.data.pack import geometry as decide
 from neocog.data.pack import pack
 from neocog.data.scan import Scan, refuse, refuse_empty_classes, scan
@@ -31,6 +32,7 @@ from neocog.data.store import SPLITS, VERSION, Pack, open_pack, work_folder
 from neocog.errors import DataError, RunError
 from neocog.files import write_atomic
 from neocog.records import DataCount, Fault, InputSpec
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,17 +175,18 @@ def load(
         recipe: where the data is and how it is read.
         seed: decides which samples are held back for validation, unless the recipe does.
         geometry: input size and channels of a network that exists; goes before the recipe's.
-        classes: names of a network that exists: targets are mapped to them by name.
+        classes: names of a network that exists: targets are mapped to them by name, and any of
+            them may be missing. None: the training part is to be learnt from.
         progress: told how far it is: what, done, total.
 
     Raises:
-        DataError: the data set is refused.
+        DataError: the data set is refused, or there is nothing to learn from its training part.
     """
     asked: Asked = geometry or (recipe.size, recipe.channels)
     signed = _sign(recipe)
     packed = _find(_note(signed, asked))
     if packed is None:
-        packed = _make(recipe, asked, signed, progress)
+        packed = _make(recipe, asked, signed, classes is not None, progress)
     faults = packed.faults()
     refuse(faults, packed.counts()["all"], max_bad=recipe.max_bad, strict=recipe.strict)
     split_seed = seed if recipe.seed is None else recipe.seed
@@ -224,16 +227,19 @@ def _find(note: Path) -> Pack | None:
         return None
 
 
-def _make(recipe: DataRecipe, asked: Asked, signed: str, progress: Progress | None) -> Pack:
+def _make(
+    recipe: DataRecipe, asked: Asked, signed: str, few: bool, progress: Progress | None
+) -> Pack:
     """Read, merge, scan, refuse or pack; leave notes for the next opening.
 
-    `signed` was taken before reading, so that what changes meanwhile is noticed next time.
+    `signed` was taken before reading, so that what changes meanwhile is noticed next time. `few`:
+    the main source is only scored.
     """
     from neocog.data.sources import read
 
     named = _sources(recipe)
-    main = read(named.pop(""))
-    merged = merge(main, {name: read(source) for name, source in named.items()})
+    main = read(named.pop(""), few=few)
+    merged = merge(main, {name: read(source, few=True) for name, source in named.items()})
     source = merged.source
     with work_folder() as work:
         has_files = any(part.files for part in source.parts)
@@ -319,6 +325,8 @@ def _assemble(
     if share > 0 and "val" not in splits and "train" in splits:
         splits, counts = _hold_back(packed, splits, counts, share, seed)
     splits = {name: ids for name, ids in splits.items() if len(ids)}
+    if classes is None:
+        _refuse_unteachable(packed, splits.get("train"), recipe.source)
     duplicates = _duplicates(packed.prints, splits)
     return Dataset(
         images=Images(packed.images, packed.sizes, meta["channels"]),
@@ -339,6 +347,28 @@ def _assemble(
         recipe=recipe,
         seed=seed,
     )
+
+
+def _refuse_unteachable(packed: Pack, train: NDArray[np.int64] | None, source: str) -> None:
+    """Refuse a training part that nothing can be learnt from.
+
+    Readers refuse a single class too, and sooner; but a pack that was made for an evaluation, where
+    a single class is fine, is found in the cache without any reader.
+
+    Raises:
+        DataError: a single class, or weights that are all 0.
+    """
+    where = printable(source)
+    if packed.meta["target"] == "class":
+        found = np.unique(packed.targets if train is None else packed.targets[train])
+        if len(found) < 2:
+            raise too_few([packed.meta["classes"][row] for row in found], where)
+    if train is not None and not packed.weights[train].any():
+        raise DataError(
+            f"{where}: expected a weight above 0 in the training part, found 0 for all of its "
+            f"{len(train):,} samples",
+            "a weight says how much a sample counts; without weights each counts 1",
+        )
 
 
 def _match(packed: Pack, classes: tuple[str, ...] | None) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -71,8 +71,12 @@ class _Listing:
         )
 
 
-def read_folder(root: Path) -> Source:
+def read_folder(root: Path, *, few: bool = False) -> Source:
     """A data set of one folder for each class, the pictures anywhere below it.
+
+    Args:
+        root: the folder that holds the class folders.
+        few: it is only scored: one class is enough, and an empty class folder is only remarked on.
 
     Files are ordered by class and name. Where there is a folder `train` that holds folders,
     `train`, `val` (`valid`, `validation`) and `test` are splits, whatever their case; else every
@@ -80,8 +84,8 @@ def read_folder(root: Path) -> Source:
     part lacks are reported; symbolic links to folders are skipped and reported.
 
     Raises:
-        DataError: no class folders, an empty class, a single class, names that differ only by case
-            or Unicode form, or a class that the training part lacks.
+        DataError: no class folders, names that differ only by case or Unicode form, a class that
+            the training part lacks; and, unless `few`, an empty class or a single one.
     """
     listing = _Listing(root)
     splits = split_folders(root)
@@ -96,7 +100,7 @@ def read_folder(root: Path) -> Source:
         }
     else:
         found = {"": _classes(listing, root, "")}
-    return _source(listing, found)
+    return _source(listing, found, few)
 
 
 def split_folders(root: Path) -> dict[str, os.DirEntry[str]]:
@@ -193,22 +197,37 @@ def _pictures(listing: _Listing, folder: Path, name: str) -> list[str]:
     return pictures
 
 
-def _source(listing: _Listing, found: dict[str, dict[str, list[str]]]) -> Source:
+def _empty(name: str) -> Fault:
+    return Fault(
+        path=name,
+        format="folder",
+        code="empty-class",
+        reason="expected pictures in the class folder, found none; the class has no sample here",
+        policy="accept",
+    )
+
+
+def _source(listing: _Listing, found: dict[str, dict[str, list[str]]], few: bool) -> Source:
     root = listing.root
     where = printable(str(root))
     for split, classes in found.items():
         refuse_lookalikes(classes, where)
         empty = [name for name, pictures in classes.items() if not pictures]
-        if empty and split in ("", "train"):
+        if not empty or split not in ("", "train"):
+            continue
+        if not few or len(empty) == len(classes):
+            which = "any" if few else "every"
             raise DataError(
-                f"{where}: expected pictures in every class folder, found none in {empty[0]!r}",
+                f"{where}: expected pictures in {which} class folder, found none in {empty[0]!r}",
                 "remove the folder or put pictures (.jpg, .png, …) into it",
             )
+        listing.faults += [_empty(name) for name in empty]
     # Once with all folders: an empty one may still be a class that the training part lacks. Then
     # with those that hold pictures: an empty one is a missing class.
-    match_classes(found, where, "folder")
+    least = 1 if few else 2
+    match_classes(found, where, "folder", least=least)
     used = {split: {n for n, p in classes.items() if p} for split, classes in found.items()}
-    known, faults = match_classes(used, where, "folder")
+    known, faults = match_classes(used, where, "folder", least=least)
     parts = []
     for split, classes in found.items():
         raw = [path for pictures in classes.values() for path in pictures]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from neocog.data.names import SPLITS
+from neocog.data.names import SPLITS, too_few
 from neocog.data.opened import open_regular, visible
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError
@@ -105,13 +105,16 @@ def group_of(folder: Path, name: str = "") -> dict[tuple[str, str], Path]:
     return group
 
 
-def read_idx(folder: Path, name: str = "", classes: Sequence[str] = ()) -> Source:
+def read_idx(
+    folder: Path, name: str = "", classes: Sequence[str] = (), *, few: bool = False
+) -> Source:
     """The data set of IDX files in a folder.
 
     Args:
         folder: where the files lie.
         name: one of the files where the folder holds several sets.
         classes: names of the classes by index; empty: "0" … up to the highest label.
+        few: it is only scored: one class is enough, and labels may leave gaps.
 
     Raises:
         DataError: a missing partner, a wrong header (the field, expected and found are named), too
@@ -144,7 +147,7 @@ def read_idx(folder: Path, name: str = "", classes: Sequence[str] = ()) -> Sourc
             "name them like train-images-idx3-ubyte and train-labels-idx1-ubyte",
         )
     every = np.concatenate([labels for _, labels in arrays.values()])
-    names = tuple(classes) or _class_names(every, folder)
+    names = tuple(classes) or _class_names(every, folder, few)
     faults = []
     for split, (_, labels) in arrays.items():
         if labels.max() >= len(names):
@@ -164,14 +167,13 @@ def read_idx(folder: Path, name: str = "", classes: Sequence[str] = ()) -> Sourc
     )
 
 
-def _class_names(labels: NDArray[np.uint8], folder: Path) -> tuple[str, ...]:
+def _class_names(labels: NDArray[np.uint8], folder: Path, few: bool) -> tuple[str, ...]:
     """ "0" … "K-1". A label far beyond the number of labels that occur is damage, not a class."""
     distinct, highest = len(np.unique(labels)), int(labels.max())
+    if few:  # what it lacks is decided where it is matched with the classes of a network
+        return tuple(map(str, range(highest + 1)))
     if distinct < 2:
-        raise DataError(
-            f"{printable(str(folder))}: expected at least two classes, every label is {highest}",
-            "a classifier learns differences: add another class",
-        )
+        raise too_few([str(highest)], printable(str(folder)))
     if highest >= 2 * distinct + _SPREAD:
         raise DataError(
             f"{printable(str(folder))}: field label: only {distinct} different labels occur, yet "

@@ -13,6 +13,7 @@ import numpy as np
 
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError, near
+from neocog.records import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,9 +70,11 @@ def merge(main: Source, others: Mapping[str, Source]) -> Merged:
             used: list[Any] = [target for part in chosen for target in part.targets]
             names = used if main.target == "class" else [one for row in used for one in row]
             refuse_unknown(names, main.classes, f"the {name} part")
+            faults += _missing(other, main.classes, set(names), name)
         parts += [replace(part, splits=(name,) * len(part.names)) for part in chosen]
         skipped[name] = skipped.get(name, 0) + other.skipped
-        faults += other.faults
+        # What a reader misses by itself says nothing: the classes that count are the main ones.
+        faults += tuple(fault for fault in other.faults if fault.code != "missing-class")
     merged = Source(
         kind=main.kind,
         target=main.target,
@@ -81,6 +84,23 @@ def merge(main: Source, others: Mapping[str, Source]) -> Merged:
         skipped=sum(skipped.values()),
     )
     return Merged(source=merged, skipped=skipped, notes=tuple(notes))
+
+
+def _missing(
+    other: Source, classes: Sequence[str], found: set[str], name: str
+) -> tuple[Fault, ...]:
+    """A remark for each class that another source has no sample of."""
+    return tuple(
+        Fault(
+            path=name,
+            format=other.kind,
+            code="missing-class",
+            reason=f"the {name} part has no sample of the class {one!r}",
+            policy="accept",
+        )
+        for one in classes
+        if one not in found
+    )
 
 
 def _own(part: Part, others: Mapping[str, Source]) -> list[bool]:

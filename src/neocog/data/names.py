@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from neocog.errors import DataError, near
 from neocog.records import Fault
-from neocog.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-__all__ = ["SPLITS", "fold", "match_classes", "refuse_lookalikes"]
+__all__ = ["SPLITS", "fold", "match_classes", "refuse_lookalikes", "too_few"]
 
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
 """What people call the parts, in lower case, and what we call them."""
@@ -48,8 +47,24 @@ def refuse_lookalikes(names: Iterable[str], where: str) -> None:
             )
 
 
+def too_few(known: Sequence[str], where: str, least: int = 2) -> DataError:
+    """The error for fewer classes than are needed.
+
+    >>> print(too_few(["cat"], "photos"))
+    photos: expected at least two classes, found only 'cat'
+      hint: a classifier learns differences: add another class
+    """
+    found = f"only {known[0]!r}" if known else "none"
+    if least < 2:
+        return DataError(f"{where}: expected at least one class, found {found}")
+    return DataError(
+        f"{where}: expected at least two classes, found {found}",
+        "a classifier learns differences: add another class",
+    )
+
+
 def match_classes(
-    found: Mapping[str, Collection[str]], where: str, format: str
+    found: Mapping[str, Collection[str]], where: str, format: str, *, least: int = 2
 ) -> tuple[set[str], list[Fault]]:
     """Match class names across splits by name; a difference is refused, never guessed.
 
@@ -57,23 +72,21 @@ def match_classes(
         found: split name (`` for "the source does not say") → class names that have samples.
         where: the data set, for messages.
         format: the reader, for faults.
+        least: classes that there must be: 2 to learn from, 1 for a part that is only scored or
+            whose targets are labels (yes or no is a difference), 0 where all labels may be absent.
 
     Returns:
         The class names, and a fault for each class that a validation or test part lacks.
 
     Raises:
-        DataError: fewer than two classes, names that only look different, or a class in the
+        DataError: fewer classes than `least`, names that only look different, or a class in the
             validation or test part that the training part does not have.
     """
     teachers = [split for split in ("train", "") if split in found]
     known = set().union(*(found[split] for split in teachers or found))
     refuse_lookalikes(sorted(set().union(*found.values())), where)
-    if len(known) < 2:
-        raise DataError(
-            f"{where}: expected at least two classes, found "
-            + (f"only {printable(next(iter(known)))!r}" if known else "none"),
-            "a classifier learns differences: add another class",
-        )
+    if len(known) < least:
+        raise too_few(sorted(known), where, least)
     faults = []
     for split in ("val", "test"):
         if split not in found or not teachers:

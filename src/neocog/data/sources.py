@@ -37,11 +37,15 @@ _KNOWN = (
 )
 
 
-def read(source: str, *, progress: Callable[[int, int], None] | None = None) -> Source:
+def read(
+    source: str, *, few: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Source:
     """What is in a data set, before any picture is decoded.
 
     Args:
         source: a path, or one of `named.NAMES`. A path that exists goes before a name.
+        few: it is a validation or test part, or data for a network that exists: classes may be
+            missing, down to a single one. Else it is to be learnt from, which takes two.
         progress: called with bytes so far and bytes in all while something is downloaded.
 
     Raises:
@@ -52,9 +56,9 @@ def read(source: str, *, progress: Callable[[int, int], None] | None = None) -> 
         return named.read_named(source, progress)
     kind, path = _look(path)
     if kind != "archive":
-        return _read(kind, path)
+        return _read(kind, path, few)
     try:
-        return _read(*_look_folder(unpack(path)))
+        return _read(*_look_folder(unpack(path)), few)
     except DataError as error:
         error.add_note(f"in the archive {printable(str(path))}")
         raise
@@ -101,15 +105,15 @@ def _located(source: str) -> Path | None:
     raise DataError(f"{printable(source)!r} is neither a path nor a known data set", hint)
 
 
-def _read(kind: _Kind, path: Path) -> Source:
+def _read(kind: _Kind, path: Path, few: bool) -> Source:
     if kind == "folder":
-        return read_folder(path)
+        return read_folder(path, few=few)
     if kind == "npz":
-        return read_arrays(path)
+        return read_arrays(path, few=few)
     if kind == "csv":
-        return read_table(path)
+        return read_table(path, few=few)
     folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
-    return read_idx(folder, name) if kind == "idx" else read_cifar(folder, name)
+    return read_idx(folder, name, few=few) if kind == "idx" else read_cifar(folder, name)
 
 
 def _look(path: Path) -> tuple[_Kind, Path]:
@@ -172,9 +176,32 @@ def _look_folder(root: Path) -> tuple[_Kind, Path]:
                 f"{where}: expected a data set, found only {printable(files[0].name)}",
                 f"name the file itself if it is an archive. {_KNOWN[0].upper()}{_KNOWN[1:]}",
             )
-        if files or len(folders) != 1 or split_folders(root):
+        if files or len(folders) != 1 or split_folders(root) or _is_class(root / folders[0]):
             return "folder", root
         root = root / folders[0]  # archives are often made with one folder around it all
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a lone folder is one class rather than a wrapper of the data set.
+
+    A class holds pictures, or nothing. A wrapper holds class folders or the files of a data set;
+    a picture that lies beside several folders is a stray.
+    """
+    entries = visible(folder)
+    files = [folder / e.name for e in entries if not _is_folder(e)]
+    if any(_is_data(path) for path in files):
+        return False
+    if any(is_picture(path.name) for path in files):
+        return len(entries) - len(files) < 2
+    return not entries
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file is called like one that holds a data set; a table must also begin like it."""
+    name = path.name.lower()
+    if name.endswith(".csv"):
+        return path.is_file() and has_table_header(path)
+    return has_idx_name(path.name) or has_cifar_name(path.name) or name.endswith(".npz")
 
 
 def _single_file(files: list[Path], folders: bool, where: str) -> tuple[_Kind, Path] | None:

@@ -104,16 +104,21 @@ def listed_files(path: Path) -> list[str]:
     return [name for name in rows if name and "\0" not in name]
 
 
-def read_table(path: Path) -> Source:
+def read_table(path: Path, *, few: bool = False) -> Source:
     """The data set of a .csv file with a header.
 
     One column `path` (or `image`, `file`, `filename`); one target: `label` (or `class`, `target`)
     with names or whole numbers (classes) or other numbers; or `labels` with names separated by `|`
     or `;`; or `value`, `values`, `value_*` with numbers. Optional: `weight` and `split`.
 
+    Args:
+        path: the table.
+        few: it is only scored: one class is enough, and no row needs a label.
+
     Raises:
         DataError: no header, a missing or doubled column, an unknown split, numbers mixed with
-            names, classes that do not match between splits, or no usable row.
+            names, classes that do not match between splits, no usable row; and, unless `few`, a
+            single class, or no label in any row.
     """
     where = printable(path.name)
     root = Path(os.path.abspath(path.parent))  # noqa: PTH100  (links are for the scan to follow)
@@ -149,7 +154,7 @@ def read_table(path: Path) -> Source:
             f"{where}, line {line}: expected train, val or test in every row, found an empty cell",
             "fill the column `split`, or leave it out",
         )
-    kind, classes, targets, remarks = _targets(rows, columns, where)
+    kind, classes, targets, remarks = _targets(rows, columns, where, few)
     part = Part(
         names=tuple(row.name for row in rows),
         splits=tuple(row.split for row in rows),
@@ -316,7 +321,7 @@ def _existing(name: str, root: Path) -> Path:
 
 
 def _targets(
-    rows: Sequence[_Row], columns: _Columns, where: str
+    rows: Sequence[_Row], columns: _Columns, where: str, few: bool
 ) -> tuple[
     TargetKind,
     tuple[str, ...],
@@ -326,7 +331,8 @@ def _targets(
     """Kind, names, targets, remarks."""
     if columns.kind == "labels":
         labels = tuple(_split_labels(row.cells[0]) for row in rows)
-        known, faults = _matched(rows, labels, where)
+        # One label is a question with two answers.
+        known, faults = _matched(rows, labels, where, 0 if few else 1)
         return "labels", tuple(sorted(known)), labels, faults
     if columns.kind == "values":
         return "numbers", columns.names, _numbers(rows, where), []
@@ -343,7 +349,7 @@ def _targets(
             "write all classes as names, or repair the number",
         )
     names = tuple(map(printable, cells))
-    known, faults = _matched(rows, tuple((name,) for name in names), where)
+    known, faults = _matched(rows, tuple((name,) for name in names), where, 1 if few else 2)
     if all(numeric):
         values = {int(name) for name in known}
         if len(values) < len(known):
@@ -366,12 +372,12 @@ def _split_labels(cell: str) -> tuple[str, ...]:
 
 
 def _matched(
-    rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], where: str
+    rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], where: str, least: int
 ) -> tuple[set[str], list[Fault]]:
     found: dict[str, set[str]] = {}
     for row, names in zip(rows, labels, strict=True):
         found.setdefault(row.split, set()).update(names)
-    return match_classes(found, where, "csv")
+    return match_classes(found, where, "csv", least=least)
 
 
 def _numbers(rows: Sequence[_Row], where: str) -> tuple[tuple[float, ...], ...]:

@@ -116,10 +116,19 @@ class _Watch:
     def _unknown(self, known: Collection[str]) -> NoReturn:
         names = [name for name in known if name not in _NOT_MONITORED]
         raise ConfigError(
-            f"{self.owner} watches {self.monitor!r}, which this run does not report; "
-            f"it reports {', '.join(sorted(names)) or 'nothing'}",
-            near(self.monitor, names) if names else "",
+            f"{self.owner} watches {self.monitor!r}, which this run does not report",
+            _remedy(self.monitor, names),
         )
+
+
+def _remedy(name: str, known: Collection[str]) -> str:
+    """What to write instead of a metric that never comes."""
+    if not known:
+        return ""
+    if name.startswith("val_") and not any(one.startswith("val_") for one in known):
+        others = ", ".join(sorted(known))
+        return f"there is no validation part: set data.val, or take one of {others}"
+    return near(name, known)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -325,9 +334,9 @@ class ModelCheckpoint:
         for field in self._fields:
             if field not in known:
                 raise ConfigError(
-                    f"checkpoint.name has the field {field!r}, which this run does not report; "
-                    f"it reports {', '.join(sorted(known))}",
-                    near(field, known),
+                    f"checkpoint.name has the field {field!r}, which this run does not report",
+                    # `mae:age` is a metric, but after a colon a template expects a format.
+                    _remedy(field, [name for name in known if name.isidentifier()]),
                 )
 
     def state(self) -> dict[str, Any]:

@@ -36,7 +36,6 @@ __all__ = [
     "Loaded",
     "check_name",
     "flatten",
-    "latest",
     "load",
     "load_latest",
     "load_weights",
@@ -159,16 +158,10 @@ def load(path: Path) -> tuple[TrainState, dict[str, Any]]:
     return TrainState(step=header["step"], **parts), meta
 
 
-def latest(folder: Path) -> Path | None:
-    """The checkpoint of the highest step, unverified; None where there is none.
-
-    By step, not by clock: clocks differ between machines and copies lose their times.
-    """
-    return next(iter(_numbered(folder)), None)
-
-
 def load_latest(folder: Path) -> Loaded | None:
     """The newest checkpoint that is whole; None where there is none at all.
+
+    Newest by step, not by clock: clocks differ between machines and copies lose their times.
 
     Raises:
         RunError: there are checkpoints, and every one of them is damaged.

@@ -66,7 +66,7 @@ def evaluate(
         data: where the pictures are.
         ids: sample ids, int64.
         device: where the predictor is.
-        batch: pictures at once; the last batch is padded, and the padding is not counted.
+        batch: pictures at once, at most.
     """
     statistics = task.statistics()
     losses: list[Tensor] = []

@@ -5,8 +5,9 @@ Imports data, layers and floor 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -24,19 +25,24 @@ if TYPE_CHECKING:
     from neocog.engine.task import Task
     from neocog.records import InputSpec
 
-__all__ = ["Choice", "Job", "Length", "Outcome", "choose", "length"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Layout = Literal["contiguous", "channels_last"]
+
+__all__ = ["Choice", "Job", "Length", "Outcome", "length", "plain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """How the arithmetic is done; `auto` has been decided."""
 
-    precision: str
+    precision: Precision
     """fp32, bf16 or fp16."""
-    layout: str
+    layout: Layout
     """contiguous or channels_last."""
     compile: bool
     """Whether the network is compiled."""
+    threads: int
+    """Threads of one operation on the processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ class Length:
     """How long a training is."""
 
     batch: int
-    """Pictures a batch."""
+    """Pictures a batch, at most."""
     steps: int
     """Optimiser steps an epoch."""
     total: int
@@ -92,26 +98,28 @@ class Outcome:
     """Why it ended: `all epochs done`, or what a callback said."""
 
 
-def choose(recipe: EngineRecipe, device: torch.device) -> Choice:
-    """Decide what `auto` means on this device.
+def plain(recipe: EngineRecipe, device: torch.device) -> Choice:
+    """What everybody writes: fp32, contiguous, not compiled, all threads; what the recipe says
+    goes before. `tuner.tune` finds out whether something else is faster.
 
     Raises:
         ConfigError: fp16 without CUDA, where neither the range nor the speed is there.
     """
-    precision = recipe.precision
-    if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if fast else "fp32"
-    if precision == "fp16" and device.type != "cuda":
+    if recipe.precision == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"fp16 training needs a CUDA device, got {device.type}", "use bf16 or fp32 here"
         )
-    layout = "channels_last" if recipe.layout == "auto" else recipe.layout
-    return Choice(precision=precision, layout=layout, compile=recipe.compile == "on")
+    return Choice(
+        precision="fp32" if recipe.precision == "auto" else recipe.precision,
+        layout="contiguous" if recipe.layout == "auto" else recipe.layout,
+        compile=recipe.compile == "on",
+        threads=recipe.threads or torch.get_num_threads(),
+    )
 
 
 def length(recipe: Recipe, samples: int) -> Length:
-    """Steps an epoch and in all; what does not fill a step is left out of an epoch.
+    """Steps an epoch and in all: every picture once an epoch; the last step of an epoch may hold
+    fewer batches.
 
     Raises:
         DataError: nothing to train on.
@@ -122,5 +130,5 @@ def length(recipe: Recipe, samples: int) -> Length:
         raise DataError("the training part is empty", "hold back less with --val")
     if engine.epochs is None or engine.batch is None:
         raise ConfigError("engine.epochs and engine.batch must be numbers here")
-    steps = max(1, batches_per_epoch(samples, engine.batch) // engine.accumulate)
+    steps = math.ceil(batches_per_epoch(samples, engine.batch) / engine.accumulate)
     return Length(batch=min(engine.batch, samples), steps=steps, total=steps * engine.epochs)

@@ -167,8 +167,7 @@ def _surroundings(job: Job) -> Iterator[None]:
     threads = torch.get_num_threads()
     flags = [(part, part.training) for part in job.network.modules()]
     devices = [job.device] if job.device.type == "cuda" else []
-    if job.recipe.engine.threads:
-        torch.set_num_threads(job.recipe.engine.threads)
+    torch.set_num_threads(job.choice.threads)
     try:
         with torch.random.fork_rng(devices=devices):
             yield
@@ -357,5 +356,4 @@ class _Run:
         kept = average.applied(job.network) if average else contextlib.nullcontext()
         with kept:
             result = evaluate(self.predictor, job.task, job.data, ids, device=job.device)
-        metrics = result.statistics.scores().metrics
-        return {f"val_{name}": metric.value for name, metric in metrics.items()}
+        return {f"val_{name}": value for name, value in result.statistics.values().items()}

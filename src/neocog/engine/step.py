@@ -44,6 +44,7 @@ def train_step(
     # The mean is over all batches of the step, weighted: accumulating n batches of b pictures is
     # the same step as one batch of n·b.
     weight = torch.stack([(one.weights * one.valid).sum() for one in batches]).sum()
+    weight = weight.clamp(min=1e-12)  # a step of nothing but samples of weight 0 teaches nothing
     total = torch.zeros((), device=job.device)
     for one in batches:
         images = normalize(one.images)

@@ -18,7 +18,7 @@ __all__ = ["Statistics", "Task"]
 
 
 class Statistics(Protocol):
-    """Additive sums over batches; the scores are a pure function of them."""
+    """Additive sums over batches; values and scores are pure functions of them."""
 
     def update(self, answers: Tensor, losses: Tensor, batch: Batch) -> None:
         """Count the valid rows of one batch.
@@ -29,8 +29,11 @@ class Statistics(Protocol):
             batch: the batch that was answered.
         """
 
+    def values(self) -> dict[str, float]:
+        """The metrics of everything counted so far, `loss` among them: cheap, after each epoch."""
+
     def scores(self) -> Scores:
-        """The scores of everything counted so far."""
+        """The same metrics with their intervals, and all that belongs beside them."""
 
 
 class Task(Protocol):

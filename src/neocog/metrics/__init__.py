@@ -1,8 +1,10 @@
 """Scores that carry their uncertainty. Floor 1; imports floor 0, NumPy and torch.
 
 Additive statistics first, pure functions after: a `…Statistics` object counts the valid rows of
-one batch after another, in any division into batches and in any order, and `scores()` is a pure
-function of what was counted. Sample weights steer training; here every valid row counts once.
+one batch after another, in any division into batches and in any order. `values()` and `scores()`
+are pure functions of what was counted: the same metrics, quickly and plain, or with intervals, for
+which the samples are drawn again a thousand times. Sample weights steer training; here every valid
+row counts once.
 
 - `intervals`: Wilson, the normal interval of a mean, resampling.
 - `rows`: from tensors on any device to checked rows on the host.
@@ -48,15 +50,16 @@ def direction(name: str) -> Literal["min", "max"]:
     """`"min"` or `"max"`: which way a metric of this name improves.
 
     The name is read word by word, so that `val_loss` and `macro_f1` need no entry of their own. A
-    word for what should be small decides: `top5_error` is an error.
+    word for what should be small decides: `top5_error` is an error. What follows a colon is a
+    column, whose name decides nothing.
 
     Raises:
         ConfigError: no word of the name is known; guessing could keep the worst weights.
 
-    >>> direction("val_loss"), direction("val_macro_f1"), direction("hamming_loss")
-    ('min', 'max', 'min')
+    >>> direction("val_loss"), direction("val_macro_f1"), direction("val_r2:seconds")
+    ('min', 'max', 'max')
     """
-    words = set(name.lower().replace(":", "_").split("_"))
+    words = set(name.partition(":")[0].lower().split("_"))
     if words & _SMALL:
         return "min"
     if words & _LARGE:

@@ -15,27 +15,38 @@ from neocog.errors import DataError
 from neocog.metrics.intervals import (
     CELLS,
     DRAWS,
+    around,
+    drawn_ends,
     f1_bounds,
-    from_draws,
     generator,
-    mean_interval,
+    mean_ends,
     mean_of_bounds,
-    wilson,
     wilson_bounds,
+    wilson_ends,
 )
 from neocog.metrics.rows import valid_rows
 from neocog.records import ClassRow, Interval, Scores
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from neocog.records import Batch
 
+    Ends = tuple[float, float]
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["BINS", "ClassificationStatistics", "averages", "calibration", "class_rows"]
+__all__ = [
+    "BINS",
+    "ClassificationStatistics",
+    "average_ends",
+    "averages",
+    "calibration",
+    "class_rows",
+]
 
 BINS = 15
 """Bins of equal width for the calibration error, as in Guo et al. 2017."""
@@ -121,10 +132,8 @@ class ClassificationStatistics:
         self.loss_sum += other.loss_sum
         self.loss_squares += other.loss_squares
 
-    def scores(self) -> Scores:
-        """accuracy, top5 (above five classes), macro_f1, balanced_accuracy, loss; the rest beside.
-
-        `data` is left for the caller, who knows what was skipped.
+    def values(self) -> dict[str, float]:
+        """accuracy, top5 (above five classes), macro_f1, balanced_accuracy, loss.
 
         Raises:
             DataError: nothing was counted.
@@ -133,13 +142,30 @@ class ClassificationStatistics:
             raise DataError(
                 "expected samples to score, got none", "is this part of the data empty?"
             )
-        metrics = {"accuracy": wilson(int(np.trace(self.confusion)), self.n)}
+        values = {"accuracy": int(np.trace(self.confusion)) / self.n}
         if len(self.classes) > TOP:
-            metrics["top5"] = wilson(self.top_hits, self.n)
-        metrics |= averages(self.confusion)
-        metrics["loss"] = mean_interval(self.loss_sum, self.loss_squares, self.n)
+            values["top5"] = self.top_hits / self.n
+        values |= averages(self.confusion)
+        values["loss"] = self.loss_sum / self.n
+        return values
+
+    def scores(self) -> Scores:
+        """The metrics of `values` with their intervals, the classes, confusion and calibration.
+
+        `data` is left for the caller, who knows what was skipped.
+
+        Raises:
+            DataError: nothing was counted.
+        """
+        values = self.values()
+        ends = {
+            "accuracy": wilson_ends(int(np.trace(self.confusion)), self.n),
+            "top5": wilson_ends(self.top_hits, self.n),
+            "loss": mean_ends(values["loss"], self.loss_squares, self.n),
+        }
+        ends |= average_ends(self.confusion, values)
         return Scores(
-            metrics=metrics,
+            metrics=around(values, ends, self.n),
             classes=class_rows(self.classes, self.confusion),
             confusion=tuple(tuple(row) for row in self.confusion.tolist()),
             calibration=calibration(self.bin_counts, self.bin_confidence),
@@ -185,38 +211,47 @@ def _intervals(
     ]
 
 
-def averages(confusion: Counts) -> dict[str, Interval]:
-    """`macro_f1` and `balanced_accuracy`, with bootstrap intervals.
+def averages(confusion: Counts) -> dict[str, float]:
+    """`macro_f1` and `balanced_accuracy`.
 
     Macro F1 averages over the classes that occur as truth or as answer, balanced accuracy (the mean
     recall) over those that occur as truth; scikit-learn does the same.
+    """
+    recall, f1 = _recall_and_f1(confusion)
+    return {"macro_f1": float(np.nanmean(f1)), "balanced_accuracy": float(np.nanmean(recall))}
+
+
+def average_ends(confusion: Counts, values: Mapping[str, float]) -> dict[str, Ends]:
+    """Both ends of the bootstrap intervals about what `averages` found.
 
     To draw n samples with replacement and count their confusion is to draw the K×K counts from one
     multinomial distribution with the observed shares: the cell is all that a sample adds. So the
     counts are drawn at once; cells at zero stay there and are left out. There are 1000 draws, and
     fewer, but never below 200, where more than 5000 cells are filled.
     """
-    n = int(confusion.sum())
     hits, samples, answers = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    named = samples + answers - hits
-    recall, f1 = _ratio(hits, samples), _ratio(2 * hits, samples + answers)
+    recall, f1 = _recall_and_f1(confusion)
     recalls, f1s = _draw_averages(confusion)
     return {
-        "macro_f1": from_draws(
-            float(np.nanmean(f1)),
+        "macro_f1": drawn_ends(
+            values["macro_f1"],
             f1s,
-            n,
-            floor=mean_of_bounds(f1, *f1_bounds(hits, named)),
+            floor=mean_of_bounds(f1, *f1_bounds(hits, samples + answers - hits)),
             limits=(0.0, 1.0),
         ),
-        "balanced_accuracy": from_draws(
-            float(np.nanmean(recall)),
+        "balanced_accuracy": drawn_ends(
+            values["balanced_accuracy"],
             recalls,
-            n,
             floor=mean_of_bounds(recall, *wilson_bounds(hits, samples)),
             limits=(0.0, 1.0),
         ),
     }
+
+
+def _recall_and_f1(confusion: Counts) -> tuple[Floats, Floats]:
+    """Recall and F1 of each class, NaN for 0/0."""
+    hits, samples, answers = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return _ratio(hits, samples), _ratio(2 * hits, samples + answers)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

@@ -3,7 +3,8 @@
 Imports floor 0 and NumPy.
 
 Proportions get Wilson's score interval, a mean loss the normal one, everything else a bootstrap.
-Two things can go wrong with a bootstrap, and both are met in `from_draws`:
+An interval is two ends laid about a value that is known already: nothing here decides what a score
+is. Two things can go wrong with a bootstrap, and both are met in `drawn_ends`:
 
 - It cannot see an error that has not happened. When every answer is right, every resample is
   perfect and the interval has no width. So a caller may pass a `floor`, an interval by formula that
@@ -22,24 +23,27 @@ from neocog.chance import key
 from neocog.records import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
+    Ends = tuple[float, float]
     Floats = NDArray[np.float64]
 
 __all__ = [
     "DRAWS",
     "Z",
+    "around",
+    "drawn_ends",
     "f1_bounds",
-    "from_draws",
     "generator",
-    "mean_interval",
+    "mean_ends",
     "mean_of_bounds",
     "resample_weights",
     "resampled_sums",
     "wilson",
     "wilson_bounds",
+    "wilson_ends",
 ]
 
 Z = 1.959963984540054
@@ -71,8 +75,14 @@ def wilson(successes: float, n: float, z: float = Z) -> Interval:
     """
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"expected 0 ≤ successes ≤ n and n > 0, got {successes} of {n}")
+    low, high = wilson_ends(successes, n, z)
+    return Interval(value=successes / n, low=low, high=high, n=int(n))
+
+
+def wilson_ends(successes: float, n: float, z: float = Z) -> Ends:
+    """Both ends of Wilson's interval for one proportion."""
     low, high = wilson_bounds(successes, n, z)
-    return Interval(value=successes / n, low=float(low), high=float(high), n=int(n))
+    return float(low), float(high)
 
 
 def wilson_bounds(successes: ArrayLike, n: ArrayLike, z: float = Z) -> tuple[Floats, Floats]:
@@ -103,22 +113,22 @@ def f1_bounds(hits: ArrayLike, named: ArrayLike) -> tuple[Floats, Floats]:
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
-def mean_interval(total: float, squares: float, n: int) -> Interval:
-    """Mean of n numbers from their sum and sum of squares; the ends by the normal approximation.
+def mean_ends(mean: float, squares: float, n: int) -> Ends:
+    """Both ends of an interval for the mean of n numbers, from their sum of squares.
 
-    value ± z·s/√n. It is rough where n is small and a few large losses decide. With one number
-    there is no spread to measure, and the ends equal the value.
+    mean ± z·s/√n, the normal approximation. It is rough where n is small and a few large losses
+    decide. With one number there is no spread to measure, and the ends equal the mean.
 
-    >>> mean_interval(6.0, 14.0, 3).value
-    2.0
+    >>> low, high = mean_ends(2.0, 14.0, 3)
+    >>> round(low, 4), round(high, 4)
+    (0.8684, 3.1316)
     """
-    mean = total / n
-    spread = max(squares - total * mean, 0.0) / (n - 1) if n > 1 else 0.0
+    spread = max(squares - n * mean * mean, 0.0) / (n - 1) if n > 1 else 0.0
     half = Z * (spread / n) ** 0.5
-    return Interval(value=mean, low=mean - half, high=mean + half, n=n)
+    return mean - half, mean + half
 
 
-def mean_of_bounds(values: Floats, low: Floats, high: Floats) -> tuple[float, float]:
+def mean_of_bounds(values: Floats, low: Floats, high: Floats) -> Ends:
     """Both ends of an interval for the mean of several estimates, from the ends of each.
 
     Distances to the ends add up in squares (MOVER; Zou and Donner 2008, Statistics in Medicine 27,
@@ -131,20 +141,18 @@ def mean_of_bounds(values: Floats, low: Floats, high: Floats) -> tuple[float, fl
     return mean - below, mean + above
 
 
-def from_draws(
+def drawn_ends(
     value: float,
     draws: Floats,
-    n: int,
     *,
-    floor: tuple[float, float] | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> Interval:
-    """The interval of a bootstrap: percentiles, shifted by the bias of the draws.
+    floor: Ends | None = None,
+    limits: Ends = (-np.inf, np.inf),
+) -> Ends:
+    """Both ends of a bootstrap: percentiles, shifted by the bias of the draws.
 
     Args:
         value: the estimate.
         draws: the same statistic of each resample; NaN where a resample leaves it undefined.
-        n: samples behind the estimate.
         floor: an interval by formula that the result covers at least.
         limits: what the statistic can be at all.
     """
@@ -155,7 +163,21 @@ def from_draws(
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
     if floor is not None:
         low, high = min(low, floor[0]), max(high, floor[1])
-    return Interval(value=value, low=max(low, limits[0]), high=min(high, limits[1]), n=n)
+    return max(low, limits[0]), min(high, limits[1])
+
+
+def around(values: Mapping[str, float], ends: Mapping[str, Ends], n: int) -> dict[str, Interval]:
+    """The values as they are, in their order, each with its ends.
+
+    Args:
+        values: every metric.
+        ends: both ends of each.
+        n: samples behind all of them.
+    """
+    return {
+        name: Interval(value=value, low=ends[name][0], high=ends[name][1], n=n)
+        for name, value in values.items()
+    }
 
 
 def generator(purpose: str) -> np.random.Generator:

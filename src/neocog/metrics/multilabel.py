@@ -6,34 +6,37 @@ statistics keep every answer: 5 bytes for each sample and label.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neocog.errors import DataError
 from neocog.metrics.intervals import (
     DRAWS,
+    around,
+    drawn_ends,
     f1_bounds,
-    from_draws,
     generator,
-    mean_interval,
+    mean_ends,
     mean_of_bounds,
     resample_weights,
     resampled_sums,
     wilson,
-    wilson_bounds,
+    wilson_ends,
 )
 from neocog.metrics.rows import valid_rows
 from neocog.records import ClassRow, Interval, Scores
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from neocog.records import Batch
 
+    Ends = tuple[float, float]
     Floats = NDArray[np.float64]
-    Counts = NDArray[np.int64]
     Flags = NDArray[np.bool_]
 
 __all__ = ["THRESHOLD", "MultilabelStatistics", "average_precision"]
@@ -90,31 +93,72 @@ class MultilabelStatistics:
         self.targets += other.targets
         self.losses += other.losses
 
-    def scores(self) -> Scores:
-        """accuracy, hamming_loss, micro_f1, macro_f1, mean_average_precision, loss; and the rows.
+    def values(self) -> dict[str, float]:
+        """accuracy, hamming_loss, micro_f1, macro_f1, mean_average_precision, loss.
 
         `accuracy` asks for all labels of a sample to be right (subset accuracy). What is 0/0 is
         left out: F1 without any label in truth and answers, average precision without positives.
+
+        Raises:
+            DataError: nothing was counted.
+        """
+        return _values(*self._rows())
+
+    def scores(self) -> Scores:
+        """The metrics of `values` with their intervals, and the labels.
+
         A K×K confusion has no meaning where labels occur together, so `confusion` stays empty.
 
         Raises:
             DataError: nothing was counted.
         """
-        n = sum(map(len, self.losses))
-        if n == 0:
+        answers, truth, losses = self._rows()
+        values, n = _values(answers, truth, losses), len(losses)
+        named = answers > THRESHOLD
+        ends = {
+            "accuracy": wilson_ends(_all_right(truth, named), n),
+            "loss": mean_ends(values["loss"], float(np.square(losses).sum()), n),
+        }
+        ends |= _count_ends(truth, named, values)
+        name = "mean_average_precision"
+        if name in values:
+            ends[name] = _precision_ends(answers, truth, values[name])
+        return Scores(
+            metrics=around(values, ends, n), classes=_label_rows(self.classes, truth, named)
+        )
+
+    def _rows(self) -> tuple[NDArray[np.float32], Flags, Floats]:
+        """Answers, truth and losses of every sample."""
+        if not sum(map(len, self.losses)):
             raise DataError(
                 "expected samples to score, got none", "is this part of the data empty?"
             )
-        answers, truth = np.concatenate(self.answers), np.concatenate(self.targets)
-        losses = np.concatenate(self.losses)
-        named = answers > THRESHOLD
-        metrics = {"accuracy": wilson(int((named == truth).all(axis=1).sum()), n)}
-        metrics |= _counted(truth, named)
-        mean_precision = _mean_average_precision(answers, truth)
-        if mean_precision is not None:
-            metrics["mean_average_precision"] = mean_precision
-        metrics["loss"] = mean_interval(float(losses.sum()), float(np.square(losses).sum()), n)
-        return Scores(metrics=metrics, classes=_label_rows(self.classes, truth, named))
+        answers, targets = np.concatenate(self.answers), np.concatenate(self.targets)
+        return answers, targets, np.concatenate(self.losses)
+
+
+def _values(answers: NDArray[np.float32], truth: Flags, losses: Floats) -> dict[str, float]:
+    """Every metric, what is 0/0 left out."""
+    named = answers > THRESHOLD
+    values = {
+        "accuracy": _all_right(truth, named) / len(truth),
+        "hamming_loss": float((truth != named).mean()),
+    }
+    tp, union = (both.sum(axis=0) for both in (truth & named, truth | named))
+    if union.any():
+        values["micro_f1"] = float(_f1(tp.sum(), union.sum()))
+        values["macro_f1"] = float(_known_mean(_f1(tp, union)))
+    labels = np.flatnonzero(truth.any(axis=0))
+    if labels.size:
+        single = [float(average_precision(answers[:, k], truth[:, k])[0]) for k in labels]
+        values["mean_average_precision"] = float(np.mean(single))
+    values["loss"] = float(losses.mean())
+    return values
+
+
+def _all_right(truth: Flags, named: Flags) -> int:
+    """Samples with every label right."""
+    return int((named == truth).all(axis=1).sum())
 
 
 def _share(hits: int, n: int) -> Interval | None:
@@ -146,65 +190,42 @@ def _label_rows(classes: tuple[str, ...], truth: Flags, named: Flags) -> tuple[C
     return tuple(rows)
 
 
-def _counted(truth: Flags, named: Flags) -> dict[str, Interval]:
-    """Scores that follow from sums over samples; bootstrap over samples.
+def _count_ends(truth: Flags, named: Flags, values: Mapping[str, float]) -> dict[str, Ends]:
+    """Both ends for the scores that follow from sums over samples; bootstrap over samples.
 
     Labels of one sample hang together, so samples are drawn, not labels. Where all is right and a
     bootstrap has no width, the interval is that of one observation a sample.
     """
     n, size = truth.shape
-    hits, either = truth & named, truth | named
-    both = np.concatenate([hits, either], axis=1).astype(np.float64)
+    either = truth | named
+    both = np.concatenate([truth & named, either], axis=1).astype(np.float64)
     wrong = (truth != named).mean(axis=1, keepdims=True)
     drawn = resampled_sums(np.concatenate([both, wrong, np.ones((n, 1))], axis=1), "labels")
-    sums = both.sum(axis=0)
-    hamming = float(wrong.mean())
-    metrics = {
-        "hamming_loss": from_draws(
-            hamming,
-            drawn[:, -2] / drawn[:, -1],
-            n,
-            floor=_narrowest(hamming, n),
-            limits=UNIT,
-        )
+    draws = {"hamming_loss": drawn[:, -2] / drawn[:, -1]}
+    floors = {"hamming_loss": _narrowest(values["hamming_loss"], n)}
+    if "macro_f1" in values:
+        drawn_tp, drawn_union = drawn[:, :size], drawn[:, size:-2]
+        draws["micro_f1"] = _f1(drawn_tp.sum(axis=1), drawn_union.sum(axis=1))
+        draws["macro_f1"] = _known_mean(_f1(drawn_tp, drawn_union))
+        floors["micro_f1"] = _narrowest(values["micro_f1"], int(either.any(axis=1).sum()))
+        tp, union = both[:, :size].sum(axis=0), both[:, size:].sum(axis=0)
+        floors["macro_f1"] = mean_of_bounds(_f1(tp, union), *f1_bounds(tp, union))
+    return {
+        name: drawn_ends(values[name], draws[name], floor=floors[name], limits=UNIT)
+        for name in draws
     }
-    tp, union = sums[:size], sums[size:]
-    if union.sum() == 0:
-        return metrics
-    drawn_tp, drawn_union = drawn[:, :size], drawn[:, size:-2]
-    active = int(either.any(axis=1).sum())
-    micro = float(_f1(tp.sum(), union.sum()))
-    metrics["micro_f1"] = from_draws(
-        micro,
-        _f1(drawn_tp.sum(axis=1), drawn_union.sum(axis=1)),
-        n,
-        floor=_narrowest(micro, active),
-        limits=UNIT,
-    )
-    single = _f1(tp, union)
-    metrics["macro_f1"] = from_draws(
-        float(np.nanmean(single)),
-        _known_mean(_f1(drawn_tp, drawn_union)),
-        n,
-        floor=mean_of_bounds(single, *f1_bounds(tp, union)),
-        limits=UNIT,
-    )
-    return metrics
 
 
-def _narrowest(value: float, n: int) -> tuple[float, float] | None:
+def _narrowest(value: float, n: int) -> Ends | None:
     """For a score of exactly 0 or 1, which no resample can leave: Wilson's interval."""
-    if 0 < value < 1:
-        return None
-    low, high = wilson_bounds(value * n, n)
-    return float(low), float(high)
+    return None if 0 < value < 1 else wilson_ends(value * n, n)
 
 
-def _f1(tp: Floats | np.float64, union: Floats | np.float64) -> Floats:
+def _f1(tp: NDArray[Any] | np.generic, union: NDArray[Any] | np.generic) -> Floats:
     """2·tp / (tp + union), since tp + union = 2·tp + fp + fn; NaN for 0/0."""
-    bottom = np.asarray(tp + union, np.float64)
+    bottom = np.asarray(tp, np.float64) + np.asarray(union, np.float64)
     result: Floats = np.full_like(bottom, np.nan)
-    np.divide(2.0 * tp, bottom, out=result, where=bottom != 0)
+    np.divide(2.0 * np.asarray(tp), bottom, out=result, where=bottom != 0)
     return result
 
 
@@ -254,18 +275,14 @@ def average_precision(
     return result
 
 
-def _mean_average_precision(scores: NDArray[np.float32], truth: Flags) -> Interval | None:
-    """Mean over the labels that have positives; None where none has.
+def _precision_ends(scores: NDArray[np.float32], truth: Flags, value: float) -> Ends:
+    """Both ends for the mean average precision; bootstrap over samples.
 
-    Bootstrap over samples; fewer than 1000 resamples, but never below 100, once samples × labels ×
-    resamples pass 10⁸.
+    There are fewer than 1000 resamples, but never below 100, once samples × labels × resamples pass
+    10⁸.
     """
     labels = np.flatnonzero(truth.any(axis=0))
-    if labels.size == 0:
-        return None
     n = len(scores)
-    single = [float(average_precision(scores[:, k], truth[:, k])[0]) for k in labels]
-    value = float(np.mean(single))
     draws = int(np.clip(WORK // (n * len(labels)), 100, DRAWS))
     means = []
     for weights in resample_weights(n, draws, generator("average precision")):
@@ -273,4 +290,4 @@ def _mean_average_precision(scores: NDArray[np.float32], truth: Flags) -> Interv
         drawn = [average_precision(scores[:, k], truth[:, k], upright) for k in labels]
         means.append(_known_mean(np.stack(drawn, axis=-1)))
     floor = _narrowest(value, int(truth[:, labels].any(axis=1).sum()))
-    return from_draws(value, np.concatenate(means), n, floor=floor, limits=UNIT)
+    return drawn_ends(value, np.concatenate(means), floor=floor, limits=UNIT)

@@ -76,6 +76,11 @@ CATALOG: dict[str, Entry] = {
         summary="18 layers with shortcuts; the stem is chosen by the size of the picture",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
     ),
+    "speednet": Entry(
+        factory="models.speednet:speednet",
+        summary="whitened first layer, three wide stages: small pictures in few epochs",
+        paper="Page 2018; Jordan 2024, arXiv 2404.00498",
+    ),
 }
 
 _GIVEN = ("channels", "size", "outputs")
@@ -88,8 +93,8 @@ def names(pattern: str | None = None) -> list[str]:
     Args:
         pattern: a glob where it holds `*`, `?` or `[`, else a part of the name; case is ignored.
 
-    >>> names("res*"), names("net")
-    (['resnet18'], ['lenet5', 'resnet18'])
+    >>> names("res*"), names("net5")
+    (['resnet18'], ['lenet5'])
     """
     if pattern is None:
         return sorted(CATALOG)

@@ -9,7 +9,7 @@ from neocog import html, plots
 from neocog.html import words
 from neocog.metrics import wilson
 from neocog.records import Interval
-from neocog.report.nouns import SPLITS, called, finite, is_share
+from neocog.report.nouns import SPLITS, finite, is_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ def scores(run: Finished) -> html.Section | None:
     rows: list[tuple[html.Cell | str, ...]] = []
     for name in names:
         cells = (_metric_cell(name, run.scores[part].metrics.get(name)) for part in parts)
-        rows.append((called(name, run.task), *cells))
+        rows.append((run.called(name), *cells))
     table = html.Table(
         caption="With 95\u00a0% intervals",
         columns=("Score", *(f"{SPLITS[part]} part" for part in parts)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html
 from neocog.html import words
-from neocog.report.nouns import PARTS, SPLITS, called, finite, is_share, total
+from neocog.report.nouns import PARTS, SPLITS, finite, is_share, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ _TASKS = {
 _LEADING = {
     "classify": ("accuracy", "loss"),
     "multilabel": ("mean_average_precision", "macro_f1", "micro_f1", "accuracy", "loss"),
-    "regress": ("mae", "rmse", "loss"),
+    "regress": ("mae", "rmse", "r2", "loss"),
 }
 """The headline is the first of these that was measured."""
 
@@ -55,12 +55,12 @@ def headline(run: Finished) -> html.Headline | None:
     pictures = f"{one.n:,} {PARTS[run.part]} picture{'' if one.n == 1 else 's'}"
     if not is_share(name):
         ends = f"95\u00a0% interval {words.number(one.low)} to {words.number(one.high)}"
-        said = f"{called(name, run.task)} on {pictures}, {ends}"
+        said = f"{run.called(name)} on {pictures}, {ends}"
         return html.Headline(number=words.number(one.value), words=said)
     value, low, high = words.percent_range(one)
     ends = f"95\u00a0% interval {low} to {high}"
     if name != "accuracy" or run.task != "classify":
-        said = f"{called(name, run.task)} on {pictures}, {ends}"
+        said = f"{run.called(name)} on {pictures}, {ends}"
         return html.Headline(number=value, words=said, ruler=_ruler(one))
     sizes = [row.n for row in run.scores[run.part].classes]
     mark = None

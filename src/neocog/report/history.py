@@ -8,7 +8,7 @@ from neocog import html, plots
 from neocog.errors import ConfigError
 from neocog.html import words
 from neocog.metrics import direction
-from neocog.report.nouns import called, finite, is_share
+from neocog.report.nouns import finite, is_share
 
 if TYPE_CHECKING:
     from neocog.report.nouns import Finished
@@ -59,7 +59,7 @@ def learning(run: Finished) -> html.Section | None:
 def _score_figure(
     run: Finished, score: str, line: plots.Line, rate: plots.Line | None
 ) -> html.Figure:
-    name = called(score.removeprefix("val_"), run.task)
+    name = run.called(score.removeprefix("val_"))
     name = name[:1].upper() + name[1:]
     top = _best(score, line) if len(line.x) > 1 else None
     return html.Figure(
@@ -123,7 +123,7 @@ def _score_name(run: Finished) -> str:
     wanted = {
         "classify": ("val_accuracy",),
         "multilabel": ("val_mean_average_precision", "val_macro_f1", "val_micro_f1"),
-        "regress": ("val_mae", "val_rmse"),
+        "regress": ("val_mae", "val_rmse", "val_r2"),
     }.get(run.task, ())
     others = [name for name in names if name.startswith("val_") and name not in _OTHERS]
     return next((name for name in wanted if name in names), others[0] if others else "")
@@ -135,7 +135,7 @@ def _lead(run: Finished, score: str, held: plots.Line | None) -> str:
         epoch, value = _best(score, line)
         share = is_share(score.removeprefix("val_"))
         shown = words.percent(value) if share else words.number(value)
-        name = called(score.removeprefix("val_"), run.task)
+        name = run.called(score.removeprefix("val_"))
         sentences.append(f"Best {name} on held-out pictures: {shown}, after epoch {epoch:.0f}.")
     if held is None:
         sentences.append("There is no validation part, so only the training loss is known.")

@@ -89,6 +89,12 @@ class Finished:
         """The network's name."""
         return str((self.manifest.get("model") or {}).get("name", "a network"))
 
+    def called(self, name: str) -> str:
+        """A metric's name in words; R² says so where it is a mean over several columns."""
+        measured = self.scores[self.part].metrics if self.part else ()
+        mean = name == "r2" and any(one.startswith("r2:") for one in measured)
+        return called(name, self.task) + (" (mean of the columns)" if mean else "")
+
 
 def total(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     """The sum over epochs of one value, as far as it is a number."""

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from neocog.data import dataset, scan, sources
+from neocog.verbs.result import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,33 +18,32 @@ if TYPE_CHECKING:
 __all__ = ["pack", "scan_source", "show"]
 
 
-def scan_source(source: str, *, out: Path, minimum_side: int, console: Console) -> dict[str, Any]:
+def scan_source(source: str, *, out: Path, minimum_side: int, console: Console) -> Result:
     """Look at every sample and write one JSON line per fault.
 
     Raises:
         DataError: the data set is refused as a whole.
     """
-    found = scan.scan(sources.read(source), minimum_side=minimum_side, progress=console.progress)
+    listed = sources.read(source, few=True)
+    found = scan.scan(listed, minimum_side=minimum_side, progress=console.progress)
     console.done()
     scan.write_faults(out, found.faults)
     count = dataclasses.asdict(found.count)
-    console.say("found {found:,}, used {used:,}, skipped {skipped:,}".format(**count))
+    lines = ["found {found:,}, used {used:,}, skipped {skipped:,}".format(**count)]
     codes = Counter((fault.policy, fault.code) for fault in found.faults)
     for (policy, code), number in codes.most_common():
-        console.say(f"  {number:6,} × {code} ({policy})")
-    console.say(f"faults: {out}")
-    return {
-        "source": source,
-        **count,
-        "faults": str(out),
-        "codes": [
-            {"code": code, "policy": policy, "count": number}
-            for (policy, code), number in codes.most_common()
-        ],
-    }
+        lines.append(f"  {number:6,} × {code} ({policy})")
+    lines.append(f"faults: {out}")
+    numbers = [
+        {"code": code, "policy": policy, "count": number}
+        for (policy, code), number in codes.most_common()
+    ]
+    return Result(
+        json={"source": source, **count, "faults": str(out), "codes": numbers}, lines=lines
+    )
 
 
-def pack(recipe: DataRecipe, *, seed: int, console: Console) -> dict[str, Any]:
+def pack(recipe: DataRecipe, *, seed: int, console: Console) -> Result:
     """Decode once into the cache, so that training and the next opening need no decoding.
 
     Raises:
@@ -52,11 +52,11 @@ def pack(recipe: DataRecipe, *, seed: int, console: Console) -> dict[str, Any]:
     data = dataset.load(recipe, seed=seed, progress=console.progress)
     console.done()
     facts = _facts(data)
-    console.say("packed: found {found:,}, used {used:,}, skipped {skipped:,}".format(**facts))
-    return facts
+    line = "packed: found {found:,}, used {used:,}, skipped {skipped:,}".format(**facts)
+    return Result(json=facts, lines=[line])
 
 
-def show(recipe: DataRecipe, *, seed: int, console: Console) -> dict[str, Any]:
+def show(recipe: DataRecipe, *, seed: int, console: Console) -> Result:
     """Parts, classes, sizes and what is odd about them.
 
     Raises:
@@ -64,8 +64,7 @@ def show(recipe: DataRecipe, *, seed: int, console: Console) -> dict[str, Any]:
     """
     data = dataset.load(recipe, seed=seed, progress=console.progress)
     console.done()
-    console.say(repr(data))
-    return _facts(data)
+    return Result(json=_facts(data), lines=repr(data).splitlines())
 
 
 def _facts(data: dataset.Dataset) -> dict[str, Any]:

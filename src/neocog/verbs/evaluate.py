@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from neocog.errors import RunError
 from neocog.records import scores_to_dict
 from neocog.run import headline, open_run
+from neocog.verbs.result import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,40 +18,40 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def evaluate(
-    path: Path, source: str, *, device: str, model: str, console: Console
-) -> dict[str, Any]:
-    """The scores as JSON values: those of the test part (or val, or all) at the top level, and
-    every part under its name.
+def evaluate(path: Path, source: str, *, device: str, model: str, console: Console) -> Result:
+    """Scores of the test part (or val, or all) at the top level, and every part under its name.
 
     Raises:
-        RunError: no finished run, or its data has changed.
+        RunError: no finished run, its data has changed, or nothing was held back.
         DataError: the source is broken, or holds classes that the run does not know.
     """
     run = open_run(path, model=model)
-    found = run.evaluate(source, device=device)
+    found = run.evaluate(source, device=device, progress=console.progress)
+    console.done()
+    if not found:
+        raise RunError(
+            f"the run {path} held nothing back, so there is nothing to score",
+            f"give it data: neocog eval {path} SOURCE",
+        )
+    lines: list[str] = []
     for part, scores in found.items():
-        console.say(f"{part}: {headline(scores)}")
-        _classes(scores, console)
-    part = next((name for name in ("test", "val", "all") if name in found), "")
-    result: dict[str, Any] = {"run": str(path), "part": part}
-    if part:
-        result.update(scores_to_dict(found[part]))
-    else:
-        console.say("this run held nothing back: give a source to evaluate on")
-    result.update({name: scores_to_dict(scores) for name, scores in found.items()})
-    return result
+        lines += [f"{part}: {headline(scores)}", *_classes(scores)]
+    part = next(name for name in ("test", "val", "all") if name in found)
+    json: dict[str, Any] = {"run": str(path), "part": part, **scores_to_dict(found[part])}
+    json.update({name: scores_to_dict(scores) for name, scores in found.items()})
+    return Result(json=json, lines=lines)
 
 
-def _classes(scores: Scores, console: Console) -> None:
-    """The table of classes, for people."""
+def _classes(scores: Scores) -> list[str]:
+    """The table of classes."""
     if not scores.classes:
-        return
-    width = max(len(row.name) for row in scores.classes)
-    console.say(f"  {'class':{width}}  precision  recall      f1       n")
+        return []
+    width = max(5, *(len(row.name) for row in scores.classes))
+    lines = [f"  {'class':{width}}  precision   recall       f1        n"]
     for row in scores.classes:
         cells = [
-            "       –" if value is None else f"{100 * value.value:6.1f} %"
+            "        –" if value is None else f"{100 * value.value:7.1f} %"
             for value in (row.precision, row.recall, row.f1)
         ]
-        console.say(f"  {row.name:{width}}   {cells[0]} {cells[1]} {cells[2]} {row.n:7,}")
+        lines.append(f"  {row.name:{width}}  {''.join(cells)} {row.n:8,}")
+    return lines

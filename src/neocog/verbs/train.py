@@ -6,9 +6,12 @@ evaluation of the bundle as saved → report.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +21,20 @@ from torch import nn
 
 from neocog import chance, machine, recipes, tasks
 from neocog.bundle import Bundle
-from neocog.config import Recipe, to_dict
+from neocog.config import DataRecipe, Recipe, from_dict, to_dict
 from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.engine import callbacks as engine_callbacks
-from neocog.engine import checkpoint, loop
+from neocog.engine import checkpoint, loop, tuner
 from neocog.engine.evaluate import evaluating
-from neocog.engine.job import Choice, Job, Outcome, choose, length
-from neocog.errors import ConfigError, RunError
+from neocog.engine.job import Choice, Job, Outcome, length, plain
+from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import write_json
+from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import Manifest, ModelSpec, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
+from neocog.usual import usual
 from neocog.verbs import page
 from neocog.verbs.console import Console
 
@@ -43,13 +48,15 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "resume", "train"]
 
+CALIBRATE_ON = 4096
+"""Pictures that a network's `calibrate` sees, at most."""
 UNNAMED = "(unnamed)"
 """Stands for the name of a network that was handed over as an object."""
 
 
 def fit(
-    model: str | nn.Module = "cnn",
-    data: str | Dataset = "digits",
+    model: str | nn.Module | None = None,
+    data: str | os.PathLike[str] | Dataset | None = None,
     recipe: Recipe | None = None,
     *,
     out: str | Path | None = None,
@@ -61,7 +68,8 @@ def fit(
     Args:
         model: a name that `neocog models` lists, `package.module:factory`, or any `nn.Module` that
             takes B×C×H×W float32 and gives B×K. A module comes back as it was: a copy is trained.
-        data: what `neocog.load` returned, or its source.
+            None: the recipe's.
+        data: what `neocog.load` returned, or its source. None: the recipe's.
         recipe: everything else; by default everything is decided from the data.
         out: folder of the run; by default a new one below `runs/`.
         callbacks: called with each event and a control: `def mine(event, control)`.
@@ -70,18 +78,26 @@ def fit(
     Raises:
         NeocogError: with what was expected, what was found and what to do.
     """
-    recipe = recipe or Recipe()
+    if recipe is None:
+        recipe = from_dict(Recipe, usual(model))
     if isinstance(model, str):
         recipe = dataclasses.replace(recipe, model=model)
-    else:
+    elif model is not None:
         recipe = dataclasses.replace(recipe, model=UNNAMED, model_args={})
-    if isinstance(data, str):
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=data))
-        opened = None
-    else:
-        recipe = dataclasses.replace(recipe, data=data.recipe)
-        opened = data
-    module = None if isinstance(model, str) else model
+    opened = None
+    if isinstance(data, dataset.Dataset):
+        if recipe.data not in (DataRecipe(), data.recipe):
+            raise ConfigError(
+                "the recipe's data section and the data set that was handed over differ",
+                "set it in neocog.load, or hand the source over instead of the data set",
+            )
+        opened, recipe = data, dataclasses.replace(recipe, data=data.recipe)
+    elif isinstance(data, str | os.PathLike):
+        section = dataclasses.replace(recipe.data, source=os.fspath(data))
+        recipe = dataclasses.replace(recipe, data=section)
+    elif data is not None:
+        raise ConfigError(f"data is a source or what neocog.load returned, got {data!r}")
+    module = model if isinstance(model, nn.Module) else None
     with Console(quiet=quiet) as console:
         return train(
             recipe,
@@ -113,22 +129,35 @@ def train(
     """
     for callback in callbacks:
         engine_callbacks.check(callback)
+    if recipe.model == UNNAMED and module is None:
+        raise ConfigError(
+            "this recipe is of a run whose network was handed over in Python",
+            "hand it over again: neocog.fit(module, data, recipe)",
+        )
     if out is not None:
         _refuse_old(out)
     device = machine.device_named(recipe.engine.device)
-    choice = choose(recipe.engine, device)
+    choice = plain(recipe.engine, device)
     if data is None:
         data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
         console.done()
     recipe = recipes.resolve(recipe, data)
     task = tasks.for_data(data, recipe)
-    prepared = _prepare(recipe, data, task, device, choice, module)
+    prepared = _tune(_prepare(recipe, data, task, device, choice, module), console)
+    recipe = prepared.job.recipe
     folder = out or _next_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = _manifest(recipe, data, device, argv)
     write_json(folder / "manifest.json", dataclasses.asdict(manifest))
     _announce(prepared, console)
-    return _finish(prepared, folder, callbacks, console, manifest, None, 0)
+    try:
+        return _finish(prepared, folder, callbacks, console, manifest, None, 0)
+    except NeocogError:
+        # A metric that does not exist, a first step that blows up: there is nothing to resume, and
+        # the next try may want the same folder.
+        if checkpoint.load_latest(folder / "checkpoints") is None:
+            _forget(folder)
+        raise
 
 
 def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | None = None) -> Run:
@@ -162,7 +191,7 @@ def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | 
     device = machine.device_named(recipe.engine.device)
     data = run.data()
     task = tasks.for_data(data, recipe)
-    prepared = _prepare(recipe, data, task, device, choose(recipe.engine, device), module)
+    prepared = _prepare(recipe, data, task, device, plain(recipe.engine, device), module)
     found = checkpoint.load_latest(path / "checkpoints")
     for warning in found.warnings if found else ():
         console.say(f"warning: {warning}; going on from the one before")
@@ -212,6 +241,9 @@ def _prepare(
         kind=data.kind,
         mean=spec.mean,
     )
+    calibrate = getattr(network, "calibrate", None)
+    if callable(calibrate):
+        calibrate(_sample(data, spec))
     network = network.to(device)
     _probe(network, spec, task, device)
     job = Job(
@@ -227,6 +259,41 @@ def _prepare(
     return _Prepared(job=job, model=model)
 
 
+def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
+    """Training pictures, normalised, spread evenly over the part, for networks that begin from the
+    statistics of their data."""
+    ids = data.splits["train"]
+    chosen = ids[:: max(1, -(-len(ids) // CALIBRATE_ON))]
+    pictures = data.images.gather(chosen, data.size)
+    normalised: torch.Tensor = Normalize(spec.mean, spec.std)(pictures)
+    return normalised
+
+
+def _tune(prepared: _Prepared, console: Console) -> _Prepared:
+    """The job with its arithmetic decided, in the recipe too, so that a resumed or repeated run
+    computes alike."""
+    job = prepared.job
+    found = tuner.tune(job)
+    choice = found.choice
+    if found.trials:
+        how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
+        when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"
+        console.say(
+            f"engine: {how}threads: {choice.threads}; {found.gain:.1f} × the plain loop, {when}"
+        )
+    engine = dataclasses.replace(
+        job.recipe.engine,
+        precision=choice.precision,
+        layout=choice.layout,
+        compile="on" if choice.compile else "off",
+        threads=choice.threads,
+    )
+    recipe = dataclasses.replace(job.recipe, engine=engine)
+    return _Prepared(
+        job=dataclasses.replace(job, recipe=recipe, choice=choice), model=prepared.model
+    )
+
+
 def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device) -> None:
     """Two black pictures through the network, before anything is written.
 
@@ -238,15 +305,20 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
         with torch.no_grad(), evaluating(network):
             found = network(torch.zeros(shape, device=device))
     except (RuntimeError, TypeError, ValueError) as error:
+        kinds = {parameter.dtype for parameter in network.parameters()} - {torch.float32}
         raise ConfigError(
             f"the network does not take float32 pictures {shape}: {error}",
-            "it is called with B×C×H×W",
+            "its weights are not float32: module.float()" if kinds else "it is called with B×C×H×W",
         ) from error
     wanted = (2, task.outputs)
-    if not isinstance(found, torch.Tensor) or tuple(found.shape) != wanted:
-        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if not isinstance(found, torch.Tensor):
         raise ConfigError(
-            f"the network gives {what} for two pictures, this task needs {wanted}",
+            f"the network gives a {type(found).__name__}, expected one tensor {wanted}",
+            "wrap it in a module that returns the outputs alone",
+        )
+    if tuple(found.shape) != wanted:
+        raise ConfigError(
+            f"the network gives {tuple(found.shape)} for two pictures, this task needs {wanted}",
             f"its last layer must have {task.outputs} outputs",
         )
 
@@ -277,7 +349,7 @@ def _finish(
         )
     except KeyboardInterrupt:
         console.done()
-        console.say(f"stopped; to go on: neocog resume {folder}")
+        console.say(f"to go on: neocog resume {folder}")
         raise
     finally:
         log.close()
@@ -316,7 +388,6 @@ def _evaluate(run: Run, job: Job, outcome: Outcome, console: Console) -> None:
         "data": dataclasses.asdict(job.data.counts["all"]),
         "val": scores.get("val"),
         "test": scores.get("test"),
-        "report": str(run.path / "report.html"),
     }
     page.write(run, job, found)
     write_json(run.path / "evaluation.json", summary)
@@ -393,6 +464,16 @@ def _refuse_old(folder: Path) -> None:
             f"{folder} holds a run already",
             f"go on with it: neocog resume {folder}; or choose another folder with --out",
         )
+
+
+def _forget(folder: Path) -> None:
+    """Take away a run that never got to a checkpoint, and the folder if it holds nothing else."""
+    for name in ("manifest.json", "events.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for empty in (folder / "checkpoints", folder):
+        with contextlib.suppress(OSError):  # not there, or not empty
+            empty.rmdir()
 
 
 def _next_folder(recipe: Recipe) -> Path:

@@ -1,0 +1,366 @@
+"""Find the fastest arithmetic for one network on one machine, by measuring. Floor 2, room engine.
+
+Imports data, layers, floor 0 and its own room. No rule of thumb holds: channels-last and bf16 make
+one network five times faster and another slower, more threads slow small networks down, and
+compiling helps some and costs others half. So real training steps on real batches are timed, the
+candidates in turn so that a machine that drifts slows all alike, and the fastest is taken. One that
+computes something else than fp32 is never a candidate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neocog.data.batches import train_batches
+from neocog.data.cache import cache_dir
+from neocog.engine import optim
+from neocog.engine.evaluate import evaluating
+from neocog.engine.job import Choice, Layout, Precision, length
+from neocog.engine.step import train_step
+from neocog.errors import NeocogError, RunError
+from neocog.files import write_json
+from neocog.host import cores
+from neocog.layers import Normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from neocog.engine.job import Job
+    from neocog.records import Batch
+
+__all__ = ["Trial", "Tuned", "agreement", "tune"]
+
+MOST = 30.0
+"""Seconds of measuring, at most, without compiling."""
+SHARE = 0.05
+"""Share of the plain loop's time that measuring may take."""
+GAIN = 1.03
+"""A candidate must be this much faster than the plain loop: less is noise."""
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+"""Largest ‖g − g₀‖ / ‖g₀‖ of all gradients together against fp32 in plain layout, and largest
+relative difference of the loss. bf16 has 8 bits, so each operation errs by up to 0.4 %; a few
+percent in the gradient of a deep network are far below the noise of choosing a batch."""
+COMPILE_AFTER = 300.0
+"""Seconds that a run must still take before compiling, which costs half a minute, is tried."""
+ROUNDS = 9
+"""Steps of each candidate, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate, as measured."""
+
+    choice: Choice
+    """How it computes."""
+    seconds: float
+    """Shortest time of one training step; interruptions only ever add."""
+    error: float
+    """Largest relative difference of loss and gradient against fp32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What was found."""
+
+    choice: Choice
+    """The one to use."""
+    trials: tuple[Trial, ...] = ()
+    """All candidates, the plain loop first; empty when nothing was measured."""
+    seconds: float = 0.0
+    """What measuring took."""
+    remembered: bool = False
+    """Whether an earlier measurement was used."""
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the plain loop; 1 when nothing was measured."""
+        times = {trial.choice: trial.seconds for trial in self.trials}
+        return self.trials[0].seconds / times[self.choice] if self.choice in times else 1.0
+
+
+def tune(job: Job, *, cache: Path | None = None) -> Tuned:
+    """The fastest choice for this job among those that its recipe leaves open.
+
+    Nothing of the job is changed: candidates train copies.
+
+    Args:
+        job: its choice is the plain loop: fp32, contiguous, not compiled, all threads.
+        cache: folder that remembers results per (network, batch, machine).
+    """
+    open_choices = _candidates(job)
+    if len(open_choices) == 1:
+        return Tuned(choice=open_choices[0])
+    cache = cache or cache_dir() / "tuned"
+    file = cache / f"{_key(job)}.json"
+    known = _recall(file)
+    if known is not None and known.choice in open_choices:
+        return known
+    began = time.monotonic()
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
+            trials = _measure(job, open_choices)
+    finally:
+        torch.set_num_threads(threads)
+    if not trials:
+        return Tuned(choice=open_choices[0])
+    best = min(trials, key=lambda trial: trial.seconds)
+    if best.seconds * GAIN > trials[0].seconds:
+        best = trials[0]
+    found = Tuned(
+        choice=best.choice, trials=tuple(trials), seconds=round(time.monotonic() - began, 2)
+    )
+    with contextlib.suppress(RunError):  # a full disk costs the time again, nothing else
+        write_json(file, dataclasses.asdict(found))
+    return found
+
+
+def _candidates(job: Job) -> list[Choice]:
+    """What the recipe leaves open, the plain loop first."""
+    engine, cuda = job.recipe.engine, job.device.type == "cuda"
+    half: Precision = "bf16" if not cuda or torch.cuda.is_bf16_supported() else "fp16"
+    precisions: list[Precision] = [job.choice.precision]
+    if engine.precision == "auto":
+        precisions = ["fp32", half]
+    layouts: list[Layout] = [job.choice.layout]
+    if engine.layout == "auto":
+        layouts = ["contiguous", "channels_last"]
+    return [
+        dataclasses.replace(job.choice, precision=precision, layout=layout)
+        for precision, layout in itertools.product(precisions, layouts)
+    ]
+
+
+class _Candidate:
+    """A copy of the job that trains in its own way."""
+
+    def __init__(self, job: Job, choice: Choice) -> None:
+        network = copy.deepcopy(job.network)
+        if choice.layout == "channels_last":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.job = dataclasses.replace(job, network=network, choice=choice)
+        self.choice = choice
+        self.forward: Any = torch.compile(network) if choice.compile else network
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizers = optim.build(network, job.recipe.optim)
+        self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
+        self.scaler = torch.amp.GradScaler(job.device.type, enabled=choice.precision == "fp16")
+        self.times: list[float] = []
+        self.error = 0.0
+
+    @property
+    def best(self) -> float:
+        """The shortest step so far."""
+        return min(self.times)
+
+    def step(self, batches: Sequence[Batch]) -> None:
+        """One timed training step, as the loop does it."""
+        torch.set_num_threads(self.choice.threads)
+        # A rate of nothing: the timing must not depend on where the weights wander.
+        self.optimizers.set_lr(0.0)
+        self.job.network.train()
+        _wait(self.job.device)
+        began = time.perf_counter()
+        train_step(
+            self.forward,
+            self.parameters,
+            batches,
+            job=self.job,
+            normalize=self.normalize,
+            optimizers=self.optimizers,
+            scaler=self.scaler,
+        )
+        _wait(self.job.device)
+        self.times.append(time.perf_counter() - began)
+
+    def trial(self) -> Trial:
+        """What was measured."""
+        return Trial(choice=self.choice, seconds=self.best, error=self.error)
+
+
+def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
+    """Time the candidates in turn; empty where the run is too short to be worth it."""
+    batches = _batches(job)
+    plain = _Candidate(job, choices[0])
+    # Before any step: steps move the running statistics that evaluation mode computes with.
+    reference = _gradients(plain, batches[0])
+    plain.step(batches)
+    plain.times.clear()  # the first step also sets up memory and kernels
+    plain.step(batches)
+    total = length(job.recipe, len(job.data.splits["train"])).total
+    budget = min(MOST, SHARE * plain.best * total)
+    if budget < 3 * len(choices) * plain.best:
+        return []
+    ends = time.monotonic() + budget
+    crew = [plain]
+    for choice in choices[1:]:
+        candidate = _Candidate(job, choice)
+        with contextlib.suppress(RuntimeError, NeocogError):  # what does not run is no candidate
+            candidate.error = agreement(reference, _gradients(candidate, batches[0]))
+            if candidate.error <= TOLERANCE[choice.precision]:
+                candidate.step(batches)
+                candidate.times.clear()
+                candidate.step(batches)
+                crew.append(candidate)
+    _race(crew, batches, ends)
+    leader = min(crew, key=lambda one: one.best)
+    crew += _fewer_threads(job, leader, batches, ends)
+    leader = min(crew, key=lambda one: one.best)
+    if job.recipe.engine.compile == "auto" and leader.best * total > COMPILE_AFTER:
+        crew += _compiled(job, leader, batches)
+    return [one.trial() for one in crew]
+
+
+def _race(crew: Sequence[_Candidate], batches: Sequence[Batch], ends: float) -> None:
+    """Steps in turn until time or rounds are up; who is far behind is not measured further."""
+    for _ in range(ROUNDS):
+        lead = min(one.best for one in crew)
+        for one in crew:
+            if one.best > 1.5 * lead:
+                continue
+            if time.monotonic() > ends:
+                return
+            one.step(batches)
+
+
+def _fewer_threads(
+    job: Job, leader: _Candidate, batches: Sequence[Batch], ends: float
+) -> list[_Candidate]:
+    """The leader on fewer threads: small networks lose more to waiting than they gain."""
+    most = leader.choice.threads
+    if job.recipe.engine.threads or job.device.type != "cpu" or most == 1:
+        return []
+    found = []
+    for threads in sorted({1, max(1, most // 2)}):
+        candidate = _Candidate(job, dataclasses.replace(leader.choice, threads=threads))
+        candidate.step(batches)
+        candidate.times.clear()
+        candidate.step(batches)
+        found.append(candidate)
+    _race([leader, *found], batches, ends)
+    return found
+
+
+def _compiled(job: Job, leader: _Candidate, batches: Sequence[Batch]) -> list[_Candidate]:
+    """The leader compiled, if this machine can compile and it is the same function."""
+    candidate = _Candidate(job, dataclasses.replace(leader.choice, compile=True))
+    try:
+        for _ in range(3):
+            candidate.step(batches)
+    except Exception:  # noqa: BLE001 - a compiler has a thousand ways to fail, and none matters
+        return []
+    candidate.times.clear()
+    _race_pair(leader, candidate, batches)
+    return [candidate]
+
+
+def _race_pair(first: _Candidate, second: _Candidate, batches: Sequence[Batch]) -> None:
+    """A few steps of both in turn."""
+    for _ in range(5):
+        second.step(batches)
+        first.step(batches)
+
+
+def _batches(job: Job) -> list[Batch]:
+    """The batches of one step, augmented as they will be."""
+    engine = job.recipe.engine
+    stream: Iterator[Batch] = train_batches(
+        job.data,
+        batch=length(job.recipe, len(job.data.splits["train"])).batch,
+        seed=job.recipe.seed,
+        epoch=0,
+        augment=job.augment,
+        device=job.device,
+    )
+    return list(itertools.islice(stream, engine.accumulate))
+
+
+def _gradients(candidate: _Candidate, batch: Batch) -> tuple[float, Tensor]:
+    """Loss and gradient of one batch, in evaluation mode: dropout draws in the order of memory,
+    so that two layouts never drop the same units."""
+    torch.set_num_threads(candidate.choice.threads)
+    job = candidate.job
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(candidate.choice.precision)
+    images = candidate.normalize(batch.images)
+    if candidate.choice.layout == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    with evaluating(job.network):
+        with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
+            outputs = job.network(images)
+        loss = job.task.loss(outputs.float(), batch).mean()
+        candidate.optimizers.zero_grad()
+        candidate.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scale = candidate.scaler.get_scale()
+    flat = torch.cat(
+        [p.grad.reshape(-1) / scale for p in candidate.parameters if p.grad is not None]
+    )
+    return loss.item(), flat.cpu()
+
+
+def agreement(reference: tuple[float, Tensor], found: tuple[float, Tensor]) -> float:
+    """Largest relative difference of loss and gradient; infinite where one is not finite.
+
+    Args:
+        reference: loss, and all gradients in one row, in fp32.
+        found: the same of a candidate.
+
+    >>> agreement((2.0, torch.tensor([3.0, 4.0])), (2.0, torch.tensor([3.0, 4.5])))
+    0.1
+    """
+    loss = abs(found[0] - reference[0]) / max(abs(reference[0]), 1e-12)
+    size = max(float(reference[1].norm()), 1e-12)
+    gradient = float((found[1] - reference[1]).norm()) / size
+    # `max` drops a NaN that comes second.
+    return max(loss, gradient) if math.isfinite(loss) and math.isfinite(gradient) else math.inf
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _key(job: Job) -> str:
+    """What a measurement is good for: network, batch, machine, and what is on in a step."""
+    shapes = [(name, tuple(value.shape)) for name, value in job.network.state_dict().items()]
+    machine = torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else ""
+    size = length(job.recipe, len(job.data.splits["train"]))
+    engine = job.recipe.engine
+    facts = [
+        *(str(job.network), shapes, size.batch, job.data.size, job.recipe.optim.name),
+        *(engine.accumulate, engine.precision, engine.layout, engine.compile, engine.threads),
+        *(str(job.device), machine, cores(), torch.backends.cpu.get_cpu_capability()),
+        torch.__version__,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _recall(file: Path) -> Tuned | None:
+    """An earlier measurement, where it is there and whole."""
+    make: Callable[[dict[str, Any]], Trial] = lambda one: Trial(  # noqa: E731
+        **{**one, "choice": Choice(**one["choice"])}
+    )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return Tuned(
+            choice=Choice(**found["choice"]),
+            trials=tuple(make(one) for one in found["trials"]),
+            seconds=found["seconds"],
+            remembered=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,169 @@
+"""The tuner: what it may choose, what it must not, and that it leaves everything as it was."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from neocog.config import Recipe, from_dict
+from neocog.data import dataset
+from neocog.data.dataset import Dataset
+from neocog.engine import tuner
+from test_loop import make
+
+LONG = {"engine": {"epochs": 100_000, "compile": "off"}, "model_args": {"width": 16}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return dataset.load(from_dict(Recipe, {"data": {"source": "digits"}}).data)
+
+
+@pytest.fixture(autouse=True)
+def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner, "MOST", 2.0)
+    monkeypatch.setattr(tuner, "ROUNDS", 3)
+
+
+def merged(values: dict[str, Any]) -> dict[str, Any]:
+    return {**LONG, **values, "engine": {**LONG["engine"], **values.get("engine", {})}}
+
+
+def test_it_measures_and_takes_the_fastest(digits: Dataset, tmp_path: Path) -> None:
+    job = make(digits, merged({"model": "cnn"}))
+    before = {name: value.clone() for name, value in job.network.state_dict().items()}
+    job.network.eval()
+    torch.manual_seed(7)
+    chance, threads = torch.get_rng_state(), torch.get_num_threads()
+    found = tuner.tune(job, cache=tmp_path)
+    assert all(torch.equal(before[k], v) for k, v in job.network.state_dict().items())
+    assert not job.network.training
+    assert all(parameter.grad is None for parameter in job.network.parameters())
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.get_num_threads() == threads
+
+    first = found.trials[0]
+    assert (first.choice.precision, first.choice.layout) == ("fp32", "contiguous")
+    assert first.error == 0
+    times = {trial.choice: trial.seconds for trial in found.trials}
+    assert found.choice in times
+    fastest = min(times.values())
+    assert times[found.choice] in (fastest, first.seconds)
+    assert found.gain >= 1
+    for trial in found.trials:
+        assert trial.error <= tuner.TOLERANCE[trial.choice.precision]
+
+
+def test_it_remembers_per_network_batch_and_machine(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make(digits, merged({}))
+    found = tuner.tune(job, cache=tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(tuner, "_measure", never)
+    again = tuner.tune(job, cache=tmp_path)
+    assert again.remembered
+    assert (again.choice, again.trials) == (found.choice, found.trials)
+    for other in (
+        make(digits, merged({"engine": {"batch": 32}})),
+        make(digits, merged({"model_args": {"width": 17}})),
+    ):
+        with pytest.raises(AssertionError, match="measured again"):
+            tuner.tune(other, cache=tmp_path)
+    next(tmp_path.glob("*.json")).write_text("{")
+    with pytest.raises(AssertionError, match="measured again"):
+        tuner.tune(job, cache=tmp_path)
+
+
+def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> None:
+    fixed = {"precision": "fp32", "layout": "contiguous"}
+    found = tuner.tune(make(digits, merged({"engine": fixed})), cache=tmp_path)
+    assert not found.trials
+    assert not list(tmp_path.iterdir())
+    found = tuner.tune(make(digits, merged({"engine": {"precision": "bf16"}})), cache=tmp_path)
+    assert {trial.choice.precision for trial in found.trials} == {"bf16"}
+
+
+def test_a_run_too_short_to_gain_is_not_measured(digits: Dataset, tmp_path: Path) -> None:
+    found = tuner.tune(make(digits, merged({"engine": {"epochs": 1}})), cache=tmp_path)
+    assert not found.trials
+    assert (found.choice.precision, found.choice.layout) == ("fp32", "contiguous")
+
+
+class Careless(nn.Module):
+    """Right in fp32, and quick but wrong where arithmetic is lowered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            return self.inner(x * 2)
+        weight = torch.zeros(400, 400)
+        return self.inner(x) + (weight @ weight)[0, 0]
+
+
+def test_a_candidate_that_computes_something_else_is_never_taken(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    found = tuner.tune(make(digits, merged({"model_args": {}}), Careless()), cache=tmp_path)
+    assert found.trials
+    assert {trial.choice.precision for trial in found.trials} == {"fp32"}
+
+
+def test_a_candidate_that_does_not_run_is_left_out(digits: Dataset, tmp_path: Path) -> None:
+    class Refusing(Careless):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                raise RuntimeError("not in this precision")
+            return self.inner(x)
+
+    found = tuner.tune(make(digits, merged({"model_args": {}}), Refusing()), cache=tmp_path)
+    assert {trial.choice.precision for trial in found.trials} == {"fp32"}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3),
+    st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3),
+    st.floats(0.1, 10),
+    st.floats(0.1, 10),
+)
+def test_agreement_is_the_larger_relative_difference(
+    first: list[float], second: list[float], loss: float, other: float
+) -> None:
+    a, b = np.array(first, np.float32), np.array(second, np.float32)
+    size = float(np.linalg.norm(a))
+    if size < 1e-3:
+        return
+    expected = max(float(np.linalg.norm(b - a)) / size, abs(other - loss) / loss)
+    found = tuner.agreement((loss, torch.from_numpy(a)), (other, torch.from_numpy(b)))
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_what_is_not_finite_never_agrees() -> None:
+    good = (1.0, torch.ones(2))
+    assert tuner.agreement(good, (math.nan, torch.ones(2))) == math.inf
+    assert tuner.agreement(good, (1.0, torch.tensor([1.0, math.nan]))) == math.inf
+
+
+def test_the_manifest_holds_what_was_chosen(digits: Dataset, tmp_path: Path) -> None:
+    import neocog
+
+    recipe = from_dict(Recipe, {"engine": {"epochs": 2, "device": "cpu"}})
+    run = neocog.fit("mlp", digits, recipe, out=tmp_path / "run", quiet=True)
+    engine = run.recipe.engine
+    assert "auto" not in dataclasses.asdict(engine).values()
+    assert engine.threads is not None
+    assert run.summary["engine"]["precision"] == engine.precision
