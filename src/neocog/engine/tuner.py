@@ -61,7 +61,7 @@ against fp32 in plain layout, on 32 pictures. Half precision rounds each number 
 which a deep network in training mode amplifies: measured 0.06 for `cnn`, 0.13 for `speednet`, 0.30
 for `resnet18`. An error of 0.4 turns the gradient by less than 24°; two batches of 32 pictures
 differ by far more than that."""
-COMPILE_AFTER = 300.0
+COMPILE_AFTER = 900.0
 """Seconds that a run must still take before compiling, which costs half a minute, is tried."""
 ROUNDS = 9
 """Steps of each candidate, at most."""
@@ -370,7 +370,7 @@ def agreement(reference: tuple[float, Tensor], found: tuple[float, Tensor]) -> t
 def within(error: tuple[float, float], precision: str) -> bool:
     """Whether both differences are within `TOLERANCE`; NaN never is.
 
-    >>> within((0.01, 0.2), "bf16"), within((0.01, 0.2), "fp32"), within((0.0, math.nan), "bf16")
+    >>> within((0.01, 0.2), "bf16"), within((0.01, 0.2), "fp32"), within((0.0, float("nan")), "bf16")
     (True, False, False)
     """
     return all(one <= most for one, most in zip(error, TOLERANCE[precision], strict=True))
