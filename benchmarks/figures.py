@@ -1,0 +1,171 @@
+"""What each figure compares: net, pictures, batch, augmentation, sides and bars. Standard library.
+
+A figure is one comparison. Its sides train the same net on the same pictures in batches of the same
+size, with the same augmentation and optimiser; only the loop differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["CLASSES", "FIGURES", "LR", "MOMENTUM", "RUN", "SIDES", "Bar", "Figure", "Side"]
+
+CLASSES = 10
+"""Outputs of every net."""
+LR, MOMENTUM = 0.01, 0.9
+"""All sides: plain SGD with momentum, no decay. Every peer has it, and it costs little, so that the
+loop itself is what is measured."""
+RUN = 1_500_000
+"""Pictures of the run that our side says it is at the beginning of: thirty passes over fifty
+thousand. It is stopped after the epochs that are measured. How long a run is decides how much
+measuring the tuner allows itself, and nobody trains for three epochs of ten thousand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """What our rate must reach."""
+
+    over: str
+    """A side, or the first word of several, of which the fastest counts."""
+    least: float
+    """Smallest ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One comparison."""
+
+    name: str
+    """As on the command line."""
+    title: str
+    """As in the plot."""
+    channels: int
+    """1 or 3."""
+    size: int
+    """Pixels a side."""
+    batch: int
+    """Pictures a step."""
+    images: int
+    """Pictures an epoch: whole batches."""
+    epochs: int
+    """Epochs of each side in each round; the first is not counted."""
+    flip: bool
+    """Whether half of the pictures are mirrored."""
+    shift: int
+    """Largest shift per axis in pixels; black comes in."""
+    bars: tuple[Bar, ...]
+    """What was promised."""
+
+
+FIGURES: dict[str, Figure] = {
+    one.name: one
+    for one in (
+        Figure(
+            name="twoconv",
+            title="two convolutions (32 and 64 kernels), 3×32×32, batch 512",
+            channels=3,
+            size=32,
+            batch=512,
+            images=10_240,
+            epochs=3,
+            flip=True,
+            shift=4,
+            bars=(
+                Bar(over="tutorial", least=4.0),
+                Bar(over="lightning", least=2.0),
+                Bar(over="keras", least=5.0),
+            ),
+        ),
+        Figure(
+            name="resnet18",
+            title="ResNet-18, 3×32×32, batch 128",
+            channels=3,
+            size=32,
+            batch=128,
+            images=1_280,
+            epochs=3,
+            flip=True,
+            shift=4,
+            bars=(Bar(over="bare", least=0.9), Bar(over="tutorial", least=3.0)),
+        ),
+        Figure(
+            name="lenet5",
+            title="LeNet-5, 1×28×28, batch 128",
+            channels=1,
+            size=28,
+            batch=128,
+            images=10_240,
+            epochs=6,
+            flip=False,
+            shift=2,
+            bars=(Bar(over="bare", least=0.9),),
+        ),
+        Figure(
+            name="speednet",
+            title="speednet, 3×32×32, batch 512",
+            channels=3,
+            size=32,
+            batch=512,
+            images=5_120,
+            epochs=3,
+            flip=True,
+            shift=4,
+            bars=(Bar(over="bare", least=0.9),),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One way to train, in a process of its own."""
+
+    module: str
+    """Run as `python -m`."""
+    how: str
+    """For the table."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the module is told."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Added to its environment."""
+
+
+SIDES: dict[str, Side] = {
+    "tutorial": Side(
+        module="sides.tutorial",
+        how="plain PyTorch loop: DataLoader, fp32, contiguous, a transform per sample",
+    ),
+    "bare": Side(
+        module="sides.bare",
+        how="ceiling: the step alone, on one batch in memory, in its fastest configuration",
+    ),
+    "ours": Side(
+        module="sides.ours",
+        how="neocog.fit, all of it: augmentation, statistics, events, progress",
+        # The bar is drawn, though into a file.
+        env={"FORCE_COLOR": "1", "TERM": "xterm"},
+    ),
+    "lightning": Side(
+        module="sides.lightning_side",
+        how="Lightning as it comes: 32-true",
+        options={"precision": "32-true", "channels_last": False, "workers": 0},
+    ),
+    "lightning-bf16": Side(
+        module="sides.lightning_side",
+        how="Lightning, bf16-mixed, channels_last",
+        options={"precision": "bf16-mixed", "channels_last": True, "workers": 0},
+    ),
+    "lightning-bf16-workers": Side(
+        module="sides.lightning_side",
+        how="Lightning, bf16-mixed, channels_last, 2 loader processes",
+        options={"precision": "bf16-mixed", "channels_last": True, "workers": 2},
+    ),
+    "keras-torch": Side(
+        module="sides.keras_side", how="Keras fit on torch", env={"KERAS_BACKEND": "torch"}
+    ),
+    "keras-jax": Side(
+        module="sides.keras_side", how="Keras fit on JAX", env={"KERAS_BACKEND": "jax"}
+    ),
+}
+"""In the order in which they take turns."""

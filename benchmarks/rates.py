@@ -1,0 +1,352 @@
+"""Training images a second, side by side: `python benchmarks/rates.py FIGURE`.
+
+The sides of a figure run in turn (A B C A B C …), each in a fresh process with the same processors,
+so that a machine that drifts treats all alike. Ratios are taken within a round. Written are
+`results/FIGURE.json`, `results/FIGURE.svg` and the figure's section of README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import machine
+import pages
+from figures import FIGURES, SIDES, Figure
+
+__all__ = ["main"]
+
+LONGEST = 3600
+"""Seconds after which a side is given up."""
+ISA = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
+}
+"""Makes PyTorch treat this processor as one without bf16; XLA follows its own mind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One call of this program."""
+
+    sides: list[str]
+    rounds: int
+    threads: int
+    compile: str
+    quick: bool
+    data: str
+    isa: str
+    choice: dict[str, Any]
+    home: Path
+    """Where results go."""
+    work: Path
+    """For files that nobody keeps."""
+
+
+class NoAnswerError(Exception):
+    """A side did not answer; says why."""
+
+
+def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], more: Any) -> Any:
+    """One side, one round, in a process of its own."""
+    kind = SIDES[side]
+    with tempfile.TemporaryDirectory(dir=setting.work) as folder:
+        order = {
+            "figure": figure.name,
+            "data": str(setting.work / f"{figure.name}.npz"),
+            "folder": folder,
+            "images": figure.images,
+            "batch": figure.batch,
+            "epochs": figure.epochs,
+            "threads": setting.threads,
+            "compile": setting.compile,
+            "quick": setting.quick,
+            "facts": facts,
+            "options": kind.options | more,
+        }
+        (asked, answered) = (Path(folder) / "order.json", Path(folder) / "answer.json")
+        asked.write_text(json.dumps(order), encoding="utf-8")
+        path = [str(pages.HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path),
+            "OMP_NUM_THREADS": str(setting.threads),
+            "NEOCOG_CACHE": str(setting.work / "cache"),
+            "KERAS_HOME": str(setting.work / "keras"),
+        }
+        command = [sys.executable, "-m", kind.module, str(asked), str(answered)]
+        log = setting.work / f"{figure.name}-{side}.log"
+        with log.open("w", encoding="utf-8") as out:
+            try:
+                done = subprocess.run(
+                    command,
+                    env=env | kind.env | ISA.get(setting.isa, {}),
+                    cwd=folder,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    timeout=LONGEST,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise NoAnswerError(f"no answer in {LONGEST} s") from error
+        if done.returncode or not answered.exists():
+            tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:]
+            raise NoAnswerError("\n".join(tail) or f"exit code {done.returncode}")
+        return json.loads(answered.read_text(encoding="utf-8"))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _quickened(figure: Figure) -> Figure:
+    """The figure as small as it can be, to see that every side works."""
+    batch = min(figure.batch, 32)
+    return replace(figure, batch=batch, images=2 * batch, epochs=2)
+
+
+def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
+    """All rounds of all sides of a figure."""
+    import nets  # loads torch
+    import pictures
+
+    file = setting.work / f"{figure.name}.npz"
+    if setting.quick:
+        figure = _quickened(figure)
+    before = machine.describe()
+    if setting.data:
+        images = pictures.take(file, figure, figure.images, setting.data)
+        figure = replace(figure, images=images)
+    else:
+        pictures.make(file, figure, figure.images)
+    facts = nets.facts(figure)
+    sides: dict[str, dict[str, Any]] = {
+        side: {"how": SIDES[side].how, "rounds": []} for side in setting.sides
+    }
+    more: dict[str, Any] = {}
+    if "bare" in sides:
+        more["bare"] = {"choice": setting.choice or _search(figure, setting, facts, sides["bare"])}
+    for turn in range(1, setting.rounds + 1):
+        for side, found in sides.items():
+            if "failed" in found:
+                continue
+            try:
+                one = _run(figure, side, setting, facts, more.get(side, {}))
+            except NoAnswerError as error:
+                found["failed"] = str(error)
+                _say(f"{figure.name} {turn}/{setting.rounds} {side}: failed\n{error}")
+                continue
+            found["rounds"].append({"rates": one["rates"], "about": one["about"]})
+            found["versions"] = one["versions"]
+            rate = statistics.median(one["rates"])
+            _say(f"{figure.name} {turn}/{setting.rounds} {side}: {rate:,.0f} images/s")
+    for found in sides.values():
+        _summarise(found)
+    return {
+        "figure": asdict(figure),
+        "net": facts,
+        "data": "a real set" if setting.data else "synthetic",
+        "rounds": setting.rounds,
+        "threads": setting.threads,
+        "compile": setting.compile,
+        "isa": setting.isa,
+        "machine": before,
+        "sides": sides,
+        "ratios": _ratios(figure, sides),
+    }
+
+
+def _search(figure: Figure, setting: Setting, facts: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """The bare loop's fastest configuration; the candidates are kept beside."""
+    try:
+        one = _run(figure, "bare", setting, facts, {})
+    except NoAnswerError as error:
+        found["failed"] = str(error)
+        _say(f"{figure.name} bare: failed\n{error}")
+        return {}
+    found["candidates"] = one["about"]["candidates"]
+    choice: dict[str, Any] = one["about"]["choice"]
+    _say(f"{figure.name} bare: {choice}")
+    return choice
+
+
+def _summarise(found: dict[str, Any]) -> None:
+    """Median of all counted epochs, and their range."""
+    rates = [rate for one in found["rounds"] for rate in one["rates"]]
+    if rates:
+        found["median"] = statistics.median(rates)
+        found["low"], found["high"] = min(rates), max(rates)
+
+
+def _group(sides: dict[str, Any], over: str) -> list[str]:
+    """The sides that a bar's word means, those that answered."""
+    return [
+        side
+        for side, found in sides.items()
+        if (side == over or side.startswith(f"{over}-")) and "median" in found
+    ]
+
+
+def _ratios(figure: Figure, sides: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ours over the others: the median of the rounds' ratios, their range, and the bar."""
+    bars = {bar.over: bar.least for bar in figure.bars}
+    found: list[dict[str, Any]] = []
+    ours = sides.get("ours", {})
+    for over in ("bare", "tutorial", "lightning", "keras"):
+        rivals = _group(sides, over)
+        if "median" not in ours or not rivals:
+            continue
+        best = max(rivals, key=lambda side: sides[side]["median"])
+        each = [
+            statistics.median(mine["rates"]) / statistics.median(other["rates"])
+            for mine, other in zip(ours["rounds"], sides[best]["rounds"], strict=False)
+        ]
+        value, least = statistics.median(each), bars.get(over)
+        one = {"over": over, "side": best, "value": value, "low": min(each), "high": max(each)}
+        met = None if least is None else value >= least
+        found.append(one | {"bar": least, "met": met})
+    return found
+
+
+def _setting_of(found: dict[str, Any]) -> str:
+    """What a side chose for itself, in a few words."""
+    about = found["rounds"][-1]["about"]
+    words = [str(about[key]) for key in ("precision", "layout") if key in about]
+    if about.get("compile") in (True, "on"):
+        words.append("compiled")
+    if "threads" in about:
+        words.append(f"threads: {about['threads']}")
+    return ", ".join(words)
+
+
+def report(name: str, result: dict[str, Any], home: Path) -> list[str]:
+    """The section of one figure, as lines of Markdown; draws the plot."""
+    sides = {side: one for side, one in result["sides"].items() if "median" in one}
+    bars = {side: (one["median"], one["low"], one["high"]) for side, one in sides.items()}
+    if not bars:
+        return ["No side answered."]
+    title = result["figure"]["title"]
+    lines = [pages.plot(home, name, title, "training images per second", bars), ""]
+    batch = result["figure"]["batch"]
+    lines += pages.table(
+        ["side", "images/s", "lowest to highest", "ms a step", "how"],
+        [
+            [
+                side,
+                f"{one['median']:,.0f}",
+                f"{one['low']:,.0f} to {one['high']:,.0f}",
+                f"{1000 * batch / one['median']:.1f}",
+                f"{one['how']} ({_setting_of(one)})",
+            ]
+            for side, one in sides.items()
+        ],
+    )
+    rows = []
+    for one in result["ratios"]:
+        bar = "none" if one["bar"] is None else f"≥ {one['bar']:g}"
+        verdict = {None: "", True: "met", False: "**missed**"}[one["met"]]
+        spread = f"{one['low']:.2f} to {one['high']:.2f}"
+        rows.append([f"ours / {one['side']}", f"{one['value']:.2f}", spread, bar, verdict])
+    if rows:
+        lines += ["", *pages.table(["ratio", "median", "in the rounds", "bar", ""], rows)]
+    failed = [side for side, one in result["sides"].items() if "failed" in one]
+    if failed:
+        lines += ["", f"Did not run: {', '.join(failed)}."]
+    versions: dict[str, str] = {}
+    for one in sides.values():
+        versions |= one["versions"]
+    listed = ", ".join(f"{package} {version}" for package, version in sorted(versions.items()))
+    where = machine.words(result["machine"])
+    forced = f", PyTorch held to {result['isa']}" if result["isa"] else ""
+    lines += [
+        "",
+        f"{result['rounds']} rounds, {result['threads']} threads{forced}, {result['data']} "
+        f"pictures, {result['figure']['images']:,} an epoch. {where}; {listed}.",
+    ]
+    return lines
+
+
+def _choice(text: str, threads: int) -> dict[str, Any]:
+    """`bf16,channels_last,4,compile` as the bare loop takes it."""
+    if not text:
+        return {}
+    precision, layout, *rest = text.split(",")
+    if precision not in ("fp32", "bf16") or layout not in ("contiguous", "channels_last"):
+        raise SystemExit(f"--choice is like bf16,channels_last,4 or …,4,compile, got {text}")
+    numbers = [int(word) for word in rest if word.isdigit()]
+    return {
+        "precision": precision,
+        "layout": layout,
+        "threads": numbers[0] if numbers else threads,
+        "compile": "compile" in rest,
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("figure", choices=[*FIGURES, "all"])
+    add("--sides", default=",".join(SIDES), help="which, separated by commas (default: all)")
+    add("--rounds", type=int, default=3, help="turns of each side (default: 3, the least)")
+    add("--threads", type=int, default=machine.cores(), help="processors of every side")
+    add("--data", default="", help="a real set: folder, IDX, archive … (default: synthetic)")
+    add("--compile", choices=["auto", "on", "off"], default="auto", help="for bare and ours")
+    add("--choice", default="", help="the bare loop's, not searched: bf16,channels_last,4")
+    add("--isa", choices=list(ISA), default="", help="hold PyTorch to a lesser processor")
+    add("--quick", action="store_true", help="only see that it works; README.md stays as it is")
+    add("--out", type=Path, help="folder of results/ and README.md (default: this one)")
+    found = parser.parse_args()
+    unknown = set(found.sides.split(",")) - set(SIDES)
+    if unknown:
+        parser.error(f"no side {', '.join(sorted(unknown))}; known: {', '.join(SIDES)}")
+    if found.rounds < 3 and not found.quick:
+        parser.error("at least 3 rounds: a median of fewer says nothing")
+    if not 1 <= found.threads <= machine.cores():
+        parser.error(f"--threads is 1 to {machine.cores()}")
+    return found
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = _arguments()
+    machine.grant(given.threads)
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="neocog-rates-") as work:
+        setting = Setting(
+            sides=given.sides.split(","),
+            rounds=1 if given.quick else given.rounds,
+            threads=given.threads,
+            compile=given.compile,
+            quick=given.quick,
+            data=str(Path(given.data).resolve())
+            if given.data and Path(given.data).exists()
+            else given.data,
+            isa=given.isa,
+            choice=_choice(given.choice, given.threads),
+            home=given.out or (Path(work) / "page" if given.quick else pages.HOME),
+            work=Path(work),
+        )
+        setting.home.mkdir(parents=True, exist_ok=True)
+        for name in FIGURES if given.figure == "all" else [given.figure]:
+            result = measure(FIGURES[name], setting)
+            kept = f"{name}-{setting.isa}" if setting.isa else name
+            pages.save(setting.home, kept, result)
+            lines = report(kept, result, setting.home)
+            pages.section(setting.home, kept, lines, under=name)
+            if given.quick:
+                _say("quick: this shows that the sides work; the numbers mean nothing")
+            print("\n".join(["", f"## {result['figure']['title']}", "", *lines]), flush=True)
+            failed |= any("failed" in one for one in result["sides"].values())
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The ceiling: forward, backward and update on one batch that lies ready, nothing else.
+
+The batch is augmented and normalised before the clock starts. With a `choice` in its options
+(precision, layout, threads, compile) the step is done that way; without one, the candidates that
+our tuner knows are timed in turn, by code of its own, and the fastest is told. The update is
+PyTorch's fused kernel, as in our side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from typing import Any
+
+import nets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from figures import LR, MOMENTUM
+from pictures import open_pictures
+
+from sides import Order, answer, read_order
+
+__all__ = ["main"]
+
+TURNS = 7
+"""Steps of each candidate."""
+BEHIND = 1.5
+"""A candidate that takes this much longer than the leader is not measured further."""
+
+
+class Step:
+    """A training step done in one way."""
+
+    def __init__(self, order: Order, choice: dict[str, Any]) -> None:
+        self.choice = choice
+        self.times: list[float] = []
+        pictures = open_pictures(order.data, order.net)
+        images, labels = zip(*(pictures.one(index) for index in range(order.batch)), strict=True)
+        self.images, self.labels = torch.from_numpy(np.stack(images)), torch.tensor(labels)
+        network = nets.build(order.net).train()
+        if choice["layout"] == "channels_last":
+            network = network.to(memory_format=torch.channels_last)
+            self.images = self.images.contiguous(memory_format=torch.channels_last)
+        self.forward: Any = torch.compile(network) if choice["compile"] else network
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, lr=LR, momentum=MOMENTUM, fused=True)
+
+    def run(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        torch.set_num_threads(self.choice["threads"])
+        half = self.choice["precision"] == "bf16"
+        began = time.perf_counter()
+        for _ in range(steps):
+            self.optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                outputs = self.forward(self.images)
+            F.cross_entropy(outputs.float(), self.labels).backward()
+            self.optimizer.step()
+        return time.perf_counter() - began
+
+    @property
+    def median(self) -> float:
+        """The step's usual time."""
+        return statistics.median(self.times)
+
+
+def _race(crew: list[Step], turns: int) -> Step:
+    """Steps in turn; the fastest."""
+    for one in crew:
+        if not one.times:
+            one.run(3 if one.choice["compile"] else 1)
+    for turn in range(turns):
+        lead = min((one.median for one in crew if one.times), default=0.0)
+        for one in crew:
+            if turn < 2 or one.median <= BEHIND * lead:
+                one.times.append(one.run(1))
+    return min(crew, key=lambda one: one.median)
+
+
+def search(order: Order) -> list[Step]:
+    """All candidates, timed, the fastest first."""
+    turns = 2 if order.quick else TURNS
+    compiled = order.compile == "on"
+    crew = [
+        Step(
+            order,
+            {"precision": precision, "layout": layout, "threads": order.threads}
+            | {"compile": compiled},
+        )
+        for precision, layout in itertools.product(
+            ("fp32", "bf16"), ("contiguous", "channels_last")
+        )
+    ]
+    leader = _race(crew, turns)
+    for threads in sorted({1, max(1, order.threads // 2)} - {order.threads}):
+        crew.append(Step(order, leader.choice | {"threads": threads}))
+        leader = min(leader, _race([leader, crew[-1]], turns), key=lambda one: one.median)
+    if order.compile == "auto" and not order.quick:
+        crew.append(Step(order, leader.choice | {"compile": True}))
+        try:
+            _race([leader, crew[-1]], turns)
+        except Exception as error:  # noqa: BLE001 - a compiler has a thousand ways to fail
+            print(f"not compiled: {error}")
+            crew.pop()
+    return sorted(crew, key=lambda one: one.median)
+
+
+def main() -> None:
+    """The search, or one round of the choice."""
+    order = read_order()
+    if choice := order.options.get("choice"):
+        step = Step(order, choice)
+        steps = order.images // order.batch
+        step.run(3)
+        seconds = [0.0, *(step.run(steps) for _ in range(order.epochs - 1))]
+        answer(order.rates(seconds), **choice, augmentation="none in the loop: one batch")
+        return
+    found = search(order)
+    answer(
+        [order.batch / found[0].median],
+        choice=found[0].choice,
+        candidates=[one.choice | {"images_per_second": order.batch / one.median} for one in found],
+    )
+
+
+if __name__ == "__main__":
+    main()
