@@ -27,7 +27,7 @@ def build(figure: Figure, facts: dict[str, Any]) -> keras.Model:
     """
     keras.utils.set_random_seed(0)
     inputs = keras.Input((figure.size, figure.size, figure.channels))
-    makers = {"twoconv": _two_conv, "lenet5": _lenet5, "resnet18": _resnet18}
+    makers = {"twoconv": _two_conv, "lenet5": _lenet5, "resnet18": _resnet18, "loop": _linear}
     if figure.name == "speednet":
         outputs = _speednet(inputs, facts["widths"])
     else:
@@ -54,6 +54,10 @@ def _fixed_scales(model: keras.Model) -> int:
         for layer in model.layers
         if isinstance(layer, layers.BatchNormalization) and not layer.scale
     )
+
+
+def _linear(x: Any) -> Any:
+    return layers.Dense(CLASSES)(layers.Flatten()(x))
 
 
 def _two_conv(x: Any) -> Any:

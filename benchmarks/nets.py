@@ -1,4 +1,4 @@
-"""The nets in PyTorch: one of its own, the others from neocog's catalogue."""
+"""The nets in PyTorch: two of their own, the others from neocog's catalogue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import nn
 if TYPE_CHECKING:
     from figures import Figure
 
-__all__ = ["build", "facts"]
+__all__ = ["OWN", "build", "facts"]
+
+OWN = ("twoconv", "loop")
+"""Figures whose net is not in the catalogue; neocog is handed the module."""
 
 
 def build(figure: Figure) -> nn.Module:
@@ -19,6 +22,8 @@ def build(figure: Figure) -> nn.Module:
     torch.manual_seed(0)
     if figure.name == "twoconv":
         return _two_conv(figure)
+    if figure.name == "loop":
+        return nn.Sequential(nn.Flatten(), nn.Linear(figure.channels * figure.size**2, CLASSES))
     from neocog.models import catalog
 
     size = (figure.size, figure.size)

@@ -152,7 +152,7 @@ def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
     return {
         "figure": asdict(figure),
         "net": facts,
-        "data": "a real set" if setting.data else "synthetic",
+        "data": "real" if setting.data else "synthetic",
         "rounds": setting.rounds,
         "threads": setting.threads,
         "compile": setting.compile,
@@ -216,14 +216,17 @@ def _ratios(figure: Figure, sides: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _setting_of(found: dict[str, Any]) -> str:
-    """What a side chose for itself, in a few words."""
-    about = found["rounds"][-1]["about"]
-    words = [str(about[key]) for key in ("precision", "layout") if key in about]
-    if about.get("compile") in (True, "on"):
-        words.append("compiled")
-    if "threads" in about:
-        words.append(f"threads: {about['threads']}")
-    return ", ".join(words)
+    """What a side chose for itself, in a few words; all choices where rounds differ."""
+    said = []
+    for one in found["rounds"]:
+        about = one["about"]
+        words = [str(about[key]) for key in ("precision", "layout") if key in about]
+        if about.get("compile") in (True, "on"):
+            words.append("compiled")
+        if "threads" in about:
+            words.append(f"threads: {about['threads']}")
+        said.append(", ".join(words))
+    return "; or ".join(dict.fromkeys(said))
 
 
 def report(name: str, result: dict[str, Any], home: Path) -> list[str]:

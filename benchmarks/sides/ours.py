@@ -54,7 +54,7 @@ def main() -> None:
         if event.kind == "epoch" and event.values["epoch"] >= order.epochs:
             control.stop("measured")
 
-    model = nets.build(order.net) if order.figure == "twoconv" else order.figure
+    model = nets.build(order.net) if order.figure in nets.OWN else order.figure
     began = time.perf_counter()
     run = neocog.fit(
         model, recipe=recipe(order), out=Path(order.folder) / "run", callbacks=[enough]
