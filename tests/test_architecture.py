@@ -16,7 +16,7 @@ SOURCE = Path(neocog.__file__).parent
 # Errors lie below the ground floor, whose rooms all raise them.
 FLOORS = [
     {"errors"},
-    {"config", "records", "chance", "files", "geometry", "host", "text"},
+    {"config", "records", "chance", "files", "geometry", "host", "settings", "text"},
     {"layers", "kernels", "data", "metrics", "machine", "html", "plots"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from neocog import config
+from neocog.config import Recipe
 from neocog.engine import callbacks
 from neocog.engine.callbacks import (
     Control,
@@ -29,6 +29,7 @@ from neocog.engine.callbacks import (
 )
 from neocog.errors import ConfigError, RunError
 from neocog.records import Event
+from neocog.settings import from_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -353,14 +354,14 @@ def test_whatever_takes_two_is_accepted_as_it_is(good: Any) -> None:
 
 
 def test_the_recipe_decides_which_there_are(tmp_path: Path) -> None:
-    assert from_recipe(config.Recipe(), tmp_path) == []
+    assert from_recipe(Recipe(), tmp_path) == []
     settings = {
         "stop": {"patience": 3, "monitor": "val_accuracy", "baseline": 0.5, "restore_best": False},
         "plateau": {"patience": 2, "factor": 0.5, "cooldown": 1, "min_lr": 0.001},
         "checkpoint": {"keep": "all", "every_steps": 9, "weights_only": True, "name": "e{epoch}"},
         "tensorboard": True,
     }
-    made = from_recipe(config.from_dict(config.Recipe, settings), tmp_path)
+    made = from_recipe(from_dict(Recipe, settings), tmp_path)
     kinds = [EarlyStopping, ReduceLROnPlateau, ModelCheckpoint, TensorBoard]
     assert [type(one) for one in made] == kinds
     assert all(check(one) is one for one in made)

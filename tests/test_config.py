@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neocog.config import Recipe, apply_settings, from_dict, load_file, to_dict
+from neocog.config import Recipe
 from neocog.errors import ConfigError, NeocogError
+from neocog.settings import apply_settings, from_dict, load_file, to_dict
 
 
 def test_a_recipe_survives_json() -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from neocog import recipes, tasks
-from neocog.config import Recipe, from_dict
+from neocog.config import Recipe
 from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.data.batches import order, train_batches
@@ -27,6 +27,7 @@ from neocog.errors import ConfigError, DataError, NonFiniteLossError
 from neocog.layers import Normalize, Predictor
 from neocog.models import catalog
 from neocog.records import Event
+from neocog.settings import from_dict
 
 QUIET = {"flip": 0, "shift": 0, "rotate": 0, "scale": 0}
 ALL_ON = {

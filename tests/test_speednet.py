@@ -86,7 +86,8 @@ def test_too_deep_is_refused() -> None:
 
 
 def test_what_is_usual_is_a_recipe() -> None:
-    from neocog.config import Recipe, from_dict
+    from neocog.config import Recipe
+    from neocog.settings import from_dict
 
     for name in USUAL:
         assert from_dict(Recipe, usual(name)) != Recipe()

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neocog.config import Recipe, from_dict
+from neocog.config import Recipe
 from neocog.data import dataset
 from neocog.data.dataset import Dataset
 from neocog.engine import tuner
+from neocog.settings import from_dict
 from test_loop import make
 
 LONG = {"engine": {"epochs": 100_000, "compile": "off"}, "model_args": {"width": 16}}

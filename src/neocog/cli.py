@@ -124,7 +124,8 @@ def _recipe(
     source: str | None, config: Path | None, settings: tuple[str, ...], options: dict[str, Any]
 ) -> Any:
     """Defaults, then the file, then options, then `--set`."""
-    from neocog.config import Recipe, apply_settings, from_dict, load_file, merge, place
+    from neocog.config import Recipe
+    from neocog.settings import apply_settings, from_dict, load_file, merge, place
     from neocog.usual import usual
 
     values = load_file(config) if config else {}
@@ -231,7 +232,8 @@ def _data_options(command: Any) -> Any:
 
 
 def _data_recipe(source: str, val: str, test: str, settings: tuple[str, ...]) -> Any:
-    from neocog.config import Recipe, apply_settings, from_dict
+    from neocog.config import Recipe
+    from neocog.settings import apply_settings, from_dict
 
     values = {"data": {"source": source, "val": _share(val), "test": test}}
     return from_dict(Recipe, apply_settings(values, settings)).data

@@ -1,27 +1,15 @@
-"""The recipe, and how text becomes one. Floor 0: standard library only.
+"""The recipe: all that decides a run. Floor 0: standard library only.
 
-A recipe holds all that decides a run. It comes from defaults, a TOML file or a run's manifest, then
-`--set section.key=value`. Every value is checked against its annotation; an unknown key suggests
-the near one. `None` means "decided from the data or the machine", and the resolved recipe in the
-manifest says what was decided.
+`None` means "decided from the data or the machine", and the resolved recipe in the manifest says
+what was decided. How text becomes a recipe is in `settings`.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import json
-import math
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+from typing import Literal
 
-from neocog.errors import ConfigError, near
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from neocog.errors import ConfigError
 
 __all__ = [
     "AugmentRecipe",
@@ -32,21 +20,18 @@ __all__ = [
     "OptimRecipe",
     "PlateauRecipe",
     "Recipe",
+    "Scalar",
     "ScheduleRecipe",
     "StopRecipe",
-    "apply_settings",
-    "from_dict",
-    "load_file",
-    "merge",
-    "place",
-    "to_dict",
 ]
 
 MOST_THREADS = 256
 """More would keep any machine busy with switching between them."""
 
+MOST_MINUTES = 100_800
+"""Ten weeks."""
+
 Scalar = bool | int | float | str
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +229,10 @@ class EngineRecipe:
 
     epochs: int | None = None
     """Passes over the training part. None: 10, and more for small sets, until 1,000 steps are
-    done, at most 100."""
+    done, at most 100; or as many as fit into `minutes`."""
+    minutes: float | None = None
+    """Length of the whole run, instead of `epochs`: from the start of the program to its end, data,
+    evaluation and report included."""
     batch: int | None = None
     """Images a step. None: 128, and fewer for small sets, so that an epoch has some 50 steps, at
     least 16."""
@@ -263,8 +251,24 @@ class EngineRecipe:
     """torch.compile of the training step."""
     threads: int | None = None
     """Threads of one operation. None: as the machine has cores."""
+    views: Literal["one", "many"] = "one"
+    """How often evaluation and prediction look at a picture. `many`: also at its mirror image and
+    moved by a pixel, where training flips and shifts, and the outputs are averaged; costs up to six
+    times as much. Validation during training looks once."""
 
     def __post_init__(self) -> None:
+        if self.minutes is not None:
+            if self.epochs is not None:
+                raise ConfigError(
+                    f"engine.epochs={self.epochs} and engine.minutes={self.minutes:g} both say how "
+                    "long the run is",
+                    "give one of them",
+                )
+            if not 0 < self.minutes <= MOST_MINUTES:
+                raise ConfigError(
+                    f"engine.minutes lies above 0 and is at most {MOST_MINUTES:,} (ten weeks), "
+                    f"got {self.minutes:g}"
+                )
         for name in ("epochs", "batch", "accumulate", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -381,183 +385,3 @@ class Recipe:
     """Lower the rate on a plateau."""
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
     """What is kept on the way."""
-
-
-def to_dict(recipe: Any) -> dict[str, Any]:
-    """The recipe as nested dictionaries of JSON values."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return plain
-
-
-def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
-    """A dataclass from nested dictionaries, every value checked against its annotation.
-
-    Raises:
-        ConfigError: unknown key (with the near one), wrong type, or a value out of range.
-
-    >>> from_dict(Recipe, {"engine": {"epochs": 3}}).engine.epochs
-    3
-    >>> from_dict(Recipe, {"engine": {"epoch": 3}})
-    Traceback (most recent call last):
-        ...
-    neocog.errors.ConfigError: engine has no setting 'epoch'
-      hint: did you mean 'epochs'?
-    """
-    kinds = typing.get_type_hints(cls)
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        path = f"{where}.{name}" if where else name
-        if name not in kinds:
-            owner = where or "the recipe"
-            raise ConfigError(f"{owner} has no setting {name!r}", near(name, kinds))
-        checked[name] = _convert(kinds[name], value, path)
-    return cls(**checked)
-
-
-def _convert(kind: Any, value: Any, path: str) -> Any:
-    """`value` as `kind`; integers pass for floats, and a string is parsed where text was given."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise ConfigError(
-                f"{path} is a section, got {value!r}", f"set its parts: {path}.NAME=VALUE"
-            )
-        return from_dict(kind, value, path)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        for option in args:
-            if option is not type(None):
-                try:
-                    return _convert(option, value, path)
-                except ConfigError:
-                    continue
-    elif origin is Literal:
-        for option in args:
-            if value == option and isinstance(value, bool) == isinstance(option, bool):
-                return option
-        if isinstance(value, str) and all(isinstance(option, str) for option in args):
-            raise ConfigError(f"{path} cannot be {value!r}", near(value, args))
-    elif args == (int, int) and isinstance(value, int):  # 64 means 64,64
-        return _convert(kind, [value, value], path)
-    elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
-        return tuple(_convert(one, item, path) for one, item in zip(args, value, strict=True))
-    elif origin is dict and isinstance(value, dict):
-        return {str(k): _convert(args[1], v, f"{path}.{k}") for k, v in value.items()}
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-    elif kind in (bool, int, str) and type(value) is kind:
-        return value
-    raise ConfigError(f"{path} takes {_describe(kind)}, got {value!r}")
-
-
-def _describe(kind: Any) -> str:
-    """The annotation in words."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in args)
-    if origin is Literal:
-        return "one of " + ", ".join(str(option) for option in args)
-    if origin is tuple:
-        return ",".join(_describe(option) for option in args)
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        type(None): "none",
-    }
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
-
-
-def _parse_value(text: str) -> Any:
-    """Text of `--set` as a TOML value; `a,b` is a list, `none` is None, the rest is a string.
-
-    >>> _parse_value("0.5"), _parse_value("true"), _parse_value("64,48"), _parse_value("reflect")
-    (0.5, True, [64, 48], 'reflect')
-    """
-    if text.lower() in ("none", "null"):
-        return None
-    for attempt in (text, f"[{text}]"):
-        try:
-            return tomllib.loads(f"v = {attempt}")["v"]
-        except tomllib.TOMLDecodeError:
-            continue
-    return text
-
-
-def place(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """`values` with one value laid at a dotted path; the argument stays as it is.
-
-    Raises:
-        ConfigError: the path goes through a plain value.
-
-    >>> place({"engine": {"epochs": 3}}, "engine.batch", 64)
-    {'engine': {'epochs': 3, 'batch': 64}}
-    """
-    merged: dict[str, Any] = copy.deepcopy(values)
-    *sections, name = path.split(".")
-    inner = merged
-    for section in sections:
-        inner = inner.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{path}: {section} is a value, not a section")
-    inner[name] = value
-    return merged
-
-
-def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `over` laid on top, section by section; the arguments stay as they are.
-
-    >>> merge({"engine": {"epochs": 3, "batch": 8}}, {"engine": {"epochs": 5}, "seed": 1})
-    {'engine': {'epochs': 5, 'batch': 8}, 'seed': 1}
-    """
-    merged = copy.deepcopy(values)
-    for name, value in over.items():
-        below = merged.get(name)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[name] = merge(below or {}, value) if both else copy.deepcopy(value)
-    return merged
-
-
-def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
-    """`values` with `section.key=value` settings laid over them; the argument stays as it is.
-
-    Raises:
-        ConfigError: a setting without `=`, or one that goes through a plain value.
-
-    >>> apply_settings({"engine": {"epochs": 3}}, ("engine.batch=64",))
-    {'engine': {'epochs': 3, 'batch': 64}}
-    """
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not equals or not path.strip():
-            raise ConfigError(f"--set takes key=value, got {setting!r}", "--set engine.batch=64")
-        values = place(values, path.strip(), _parse_value(text.strip()))
-    return values
-
-
-def load_file(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file, or the recipe of a run's `manifest.json`.
-
-    Raises:
-        ConfigError: the file is missing or is neither.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            manifest = json.loads(text)
-            if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
-                raise ConfigError(
-                    f"{path} has no recipe in it", "give a TOML file or a run's manifest.json"
-                )
-            config: dict[str, Any] = manifest["config"]
-            return config
-        return tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} cannot be parsed: {error}", "expected TOML") from error

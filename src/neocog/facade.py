@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from neocog import tasks
-from neocog.config import DataRecipe, Recipe, from_dict
+from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.models import catalog
+from neocog.settings import from_dict
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,12 +16,13 @@ import torch
 
 from neocog import machine, tasks
 from neocog.bundle import Bundle
-from neocog.config import DataRecipe, Recipe, from_dict
+from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset, decode
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
 from neocog.records import Event, Manifest, scores_from_dict
+from neocog.settings import from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

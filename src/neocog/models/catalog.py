@@ -18,8 +18,8 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from neocog.config import from_dict
 from neocog.errors import ConfigError, near
+from neocog.settings import from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

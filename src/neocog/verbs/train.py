@@ -21,7 +21,7 @@ from torch import nn
 
 from neocog import chance, machine, recipes, tasks
 from neocog.bundle import Bundle
-from neocog.config import DataRecipe, Recipe, from_dict, to_dict
+from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.engine import callbacks as engine_callbacks
@@ -34,6 +34,7 @@ from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import Manifest, ModelSpec, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
+from neocog.settings import from_dict, to_dict
 from neocog.usual import usual
 from neocog.verbs import page
 from neocog.verbs.console import Console
