@@ -20,7 +20,7 @@ FLOORS = [
     {"layers", "kernels", "data", "metrics", "machine", "html", "plots"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},
-    {"report", "recipes", "usual"},
+    {"report", "recipes", "usual", "ladder"},
     {"verbs", "facade"},
     {"cli", "__init__", "__main__"},
 ]

@@ -1,5 +1,6 @@
 """What people type, from end to end, on real pictures: the digits of scikit-learn."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -416,6 +417,22 @@ def test_a_network_of_ones_own(
     assert said.json["accuracy"] == score
 
 
+def test_a_bundle_keeps_the_views_that_it_averages(trained: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(trained / "bundle")
+    assert bundle.input.views == "one"
+    spec = dataclasses.replace(bundle.input, views="mirror+shift")
+    many = dataclasses.replace(bundle, input=spec)
+    many.save(tmp_path / "bundle")
+    again = Bundle.load(tmp_path / "bundle")
+    assert again.input == spec
+    pixels = np.round(load_digits().images[:16] * 255 / 16).astype(np.uint8)
+    images = torch.from_numpy(pixels)[:, None]
+    with torch.no_grad():
+        answers = [one.predictor()(images) for one in (bundle, many, again)]
+    assert torch.equal(answers[1], answers[2])
+    assert not torch.allclose(answers[0], answers[1], atol=1e-3)
+
+
 def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     from neocog.errors import RunError
 
@@ -438,7 +455,12 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     refused("damaged", json=text[: len(text) // 2])
     refused("wrong fields: code", json=json.dumps({**json.loads(text), "code": "print()"}))
     refused("format 99", json=json.dumps({**json.loads(text), "format": 99}))
+    old = {name: value for name, value in json.loads(text)["input"].items() if name != "views"}
+    first_format = {**json.loads(text), "format": 1, "input": old}
+    refused("bundle of format 1, expected 2", json=json.dumps(first_format))
     refused("InputSpec needs exactly", json=json.dumps({**json.loads(text), "input": {}}))
+    odd = {**json.loads(text)["input"], "views": "all"}
+    refused("damaged: views is one of", json=json.dumps({**json.loads(text), "input": odd}))
     refused(f"missing {first}", weights={k: v for k, v in weights.items() if k != first})
     refused("expected", weights={**weights, first: weights[first].double()})
     refused("expected", weights={**weights, first: weights[first][:1].clone()})

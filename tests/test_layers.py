@@ -7,6 +7,7 @@ documentation says (convention, padding, rounding) is tested here, as are the la
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 import reference
 from neocog.layers import Fit, Normalize, Predictor
 from neocog.models.blocks import initialise, norm_layer
-from neocog.records import InputSpec
+from neocog.records import InputSpec, Views
 
 
 def plane(*rows: list[float]) -> torch.Tensor:
@@ -305,3 +306,155 @@ def test_predictor_refuses_what_it_was_not_made_for(wrong: torch.Tensor, message
     spec = InputSpec(channels=3, size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(ValueError, match=message):
         Predictor(nn.Flatten(), spec, lambda outputs: outputs)(wrong)
+
+
+# Views ------------------------------------------------------------------------------------------
+
+VIEWS = get_args(Views)
+
+
+def looking(
+    network: nn.Module, views: Views, size: tuple[int, int], channels: int = 1
+) -> Predictor:
+    """A predictor that hands pixels to the network as they are, 0…255, and decodes nothing."""
+    spec = InputSpec(
+        channels=channels, size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels, views=views
+    )
+    return Predictor(network.eval(), spec, lambda outputs: outputs)
+
+
+def small_network(channels: int, size: tuple[int, int], outputs: int = 5) -> nn.Module:
+    """It tells places apart, and has statistics that a batch could change."""
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4 * size[0] * size[1], outputs)).eval()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    """B×C×H×W uint8."""
+    return torch.from_numpy(np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8))
+
+
+def weighted_views(x: np.ndarray, views: Views) -> list[tuple[float, np.ndarray]]:
+    """The definition, written out with NumPy: B×C×H×W → weights and what they belong to."""
+    edge = "reflect" if min(x.shape[2:]) > 1 else "edge"
+
+    def down_right(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 0)), mode=edge)[:, :, :-1, :-1]
+
+    def up_left(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), mode=edge)[:, :, 1:, 1:]
+
+    mirrored = np.flip(x, axis=3)
+    return {
+        "one": [(1.0, x)],
+        "mirror": [(0.5, x), (0.5, mirrored)],
+        "shift": [(0.5, x), (0.25, down_right(x)), (0.25, up_left(x))],
+        "mirror+shift": [
+            *((0.25, x), (0.125, down_right(x)), (0.125, up_left(x))),
+            *((0.25, mirrored), (0.125, down_right(mirrored)), (0.125, up_left(mirrored))),
+        ],
+    }[views]
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("size", [(7, 9), (2, 2), (1, 6), (6, 1), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_outputs_are_the_weighted_mean_over_the_views(
+    views: Views, size: tuple[int, int], channels: int
+) -> None:
+    network = small_network(channels, size)
+    spec = InputSpec(
+        channels=channels, size=size, mean=(0.4,) * channels, std=(0.3,) * channels, views=views
+    )
+    x = noise(4, channels, *size)
+    normalised = ((x.numpy() / 255 - 0.4) / 0.3).astype(np.float32)
+    expected = np.zeros((4, 5))
+    with torch.no_grad():
+        for weight, view in weighted_views(normalised, views):
+            expected += weight * network(torch.from_numpy(view.copy())).numpy()
+        predictor = Predictor(network, spec, lambda outputs: outputs.softmax(1))
+        found = predictor.outputs(x)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        # The mean is taken before decoding.
+        powers = np.exp(expected)
+        np.testing.assert_allclose(predictor(x), powers / powers.sum(1, keepdims=True), atol=2e-6)
+        one_by_one = torch.cat([predictor.outputs(one[None]) for one in x])
+        torch.testing.assert_close(one_by_one, found)
+        assert predictor.outputs(x[:0]).shape == (0, 5)
+
+
+def test_views_of_nine_pixels() -> None:
+    x = torch.tensor([[[[1, 2, 4], [8, 16, 32], [64, 128, 0]]]], dtype=torch.uint8)
+    expected: dict[Views, list[list[float]]] = {
+        "one": [[1, 2, 4], [8, 16, 32], [64, 128, 0]],
+        "mirror": [[2.5, 2, 2.5], [20, 16, 20], [32, 128, 32]],
+        "shift": [[8.5, 11, 10], [36.5, 8.25, 48.5], [40, 74, 8]],
+    }
+    for views, pixels in expected.items():
+        found = looking(nn.Flatten(), views, (3, 3)).outputs(x).view(3, 3)
+        torch.testing.assert_close(found, torch.tensor(pixels, dtype=torch.float32))
+
+
+def test_a_place_that_is_measured_stays_where_it_is() -> None:
+    """The two moved pictures lie symmetrically about the picture."""
+    x = torch.zeros(1, 1, 8, 9, dtype=torch.uint8)
+    x[0, 0, 3, 5] = 1
+    measure = nn.Linear(72, 2, bias=False)
+    rows, columns = np.mgrid[0:8, 0:9]
+    places = np.stack([rows.ravel(), columns.ravel()]).astype(np.float32)
+    measure.weight = nn.Parameter(torch.from_numpy(places))
+    network = nn.Sequential(nn.Flatten(), measure)
+    found = looking(network, "shift", (8, 9)).outputs(x)
+    torch.testing.assert_close(found, torch.tensor([[3.0, 5.0]]))
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror+shift"])
+def test_a_picture_and_its_mirror_image_get_the_same_answer(views: Views) -> None:
+    x = noise(4, 3, 7, 9)
+    network = small_network(3, (7, 9))
+    found = looking(network, views, (7, 9), 3).outputs(x)
+    mirrored = looking(network, views, (7, 9), 3).outputs(x.flip(-1))
+    torch.testing.assert_close(found, mirrored, atol=1e-6, rtol=0)
+    once = looking(network, "one", (7, 9), 3)
+    assert not torch.allclose(once.outputs(x), once.outputs(x.flip(-1)), atol=0.01)
+
+
+class Minus(nn.Module):
+    """Makes −0 of 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -x.flatten(1)
+
+
+def test_one_view_changes_no_bit() -> None:
+    x = noise(4, 3, 7, 9)
+    x[:, :, 0] = 0
+    for network in (small_network(3, (7, 9)), Minus()):
+        found = looking(network, "one", (7, 9), 3).outputs(x)
+        plain = network(Normalize((0.0,) * 3, (1 / 255,) * 3)(x))
+        assert torch.equal(found.view(torch.int32), plain.view(torch.int32))
+
+
+def test_each_view_costs_one_call() -> None:
+    calls: dict[str, int] = {}
+    for views in VIEWS:
+        network = nn.Flatten()
+        seen: list[int] = []
+        network.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        looking(network, views, (4, 4)).outputs(noise(2, 1, 4, 4))
+        calls[views] = len(seen)
+    assert calls == {"one": 1, "mirror": 2, "shift": 3, "mirror+shift": 6}
+
+
+def test_pictures_are_fitted_before_they_are_moved() -> None:
+    """A pixel is a pixel of the network's input."""
+    x = picture(40, 33)
+    predictor = looking(small_network(3, (8, 8)), "mirror+shift", (8, 8), 3)
+    torch.testing.assert_close(predictor.outputs(x), predictor.outputs(Fit((8, 8))(x)))
+
+
+def test_unknown_views_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one of one, mirror, shift, mirror\+shift, got 'all'"):
+        InputSpec(channels=1, size=(8, 8), mean=(0.5,), std=(0.5,), views="all")  # type: ignore[arg-type]

@@ -427,3 +427,85 @@ def test_what_cannot_be_trained_is_said_before(digits: Dataset) -> None:
 def test_the_order_of_batches_is_that_of_the_data(digits: Dataset) -> None:
     batch = next(train_batches(digits, batch=32, seed=0, epoch=0, augment=None, device="cpu"))
     assert torch.equal(batch.targets, digits.targets[batch.ids])
+
+
+class Turned:
+    """A clock that a step turns by so much, and everything else not at all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 500.0
+        monkeypatch.setattr("neocog.engine.loop.time.monotonic", lambda: self.now)
+
+    def turn(self, job: Job, seconds: Callable[[int], float]) -> None:
+        """From now on each forward pass of training takes `seconds(number)`."""
+        count = itertools.count()
+
+        def took(module: nn.Module, *_: object) -> None:
+            if module.training:
+                self.now += seconds(next(count))
+
+        job.network.register_forward_hook(took)
+
+
+TIMED = {
+    "engine": {"minutes": 1.0, "epochs": None, "layout": "contiguous"},
+    "schedule": {"name": "linear"},
+}
+
+
+@pytest.mark.parametrize("slower", [1.0, 3.0])
+def test_a_timed_training_ends_in_time_with_its_rate_at_the_end(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float
+) -> None:
+    """Also on a machine that becomes three times as slow half-way."""
+    clock = Turned(monkeypatch)
+    job = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60)
+    clock.turn(job, lambda _: 0.5 if clock.now < 530 else 0.5 * slower)
+    outcome, events = run(job, tmp_path)
+    assert outcome.reason == "the time is up"
+    left = 560 - clock.now  # for the bundle and the report
+    assert 1.0 < left < 3.0 * slower + 1.5
+    rates = [event.values["lr"] for event in events if event.kind == "step"]
+    assert rates[0] == pytest.approx(job.recipe.optim.lr or 0.002)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.06 * rates[0]
+    epochs = [event for event in events if event.kind == "epoch"]
+    assert [event.values["epoch"] for event in epochs] == list(range(1, len(epochs) + 1))
+    assert outcome.steps == len(rates) == events[-1].step
+    assert events[0].values["epochs"] is None
+
+
+def test_a_timed_training_goes_on_with_what_is_left(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Turned(monkeypatch)
+    job = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60)
+    clock.turn(job, lambda _: 0.5)
+
+    def stop(event: Event, control: Control) -> None:
+        if event.kind == "epoch" and event.values["epoch"] == 2:
+            control.stop("cut here")
+
+    _, events = run(job, tmp_path, [stop])
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    found.state.schedule["reason"] = ""
+    used = events[-1].time
+    again = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60 - used)
+    clock.turn(again, lambda _: 0.5)
+    more: list[Event] = []
+    loop.train(again, folder=tmp_path, listeners=[more.append], resume=found.state, history=events)
+    rates = [event.values["lr"] for event in (*events, *more) if event.kind == "step"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.06 * rates[0]
+    assert 560 - clock.now == pytest.approx(3.0, abs=1.0)
+
+
+def test_a_time_that_is_over_before_it_begins_is_refused(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Turned(monkeypatch)
+    job = dataclasses.replace(make(digits, TIMED), ends=clock.now + 1)
+    with pytest.raises(ConfigError, match="nothing is left for training") as caught:
+        run(job, tmp_path)
+    assert "--minutes" in caught.value.hint

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "load_weights"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a bundle of this version could not be read by the one before."""
 
 
@@ -44,7 +44,7 @@ class Bundle:
     weights: Mapping[str, Tensor]
     """Its state dict, on the CPU."""
     input: InputSpec
-    """Size, channels and normalisation of its input."""
+    """Size, channels and normalisation of its input, and the views that are averaged."""
     task: TaskSpec
     """What its outputs mean."""
     classes: tuple[str, ...]

@@ -15,6 +15,7 @@ import click
 
 from neocog import __version__
 from neocog.errors import ConfigError, NeocogError, near
+from neocog.host import born, wait_patiently
 
 __all__ = ["main"]
 
@@ -64,8 +65,13 @@ def cli() -> None:
 @cli.command()
 @click.argument("source", required=False)
 @click.option("--task", help="auto, classify, multilabel or regress.  [auto]")
-@click.option("--model", help="A name of `neocog models`, or package.module:factory.  [cnn]")
+@click.option("--model", help="A name of `neocog models`, or package.module:factory.  [auto]")
 @click.option("--epochs", type=int, help="Passes over the training part.  [from the data]")
+@click.option(
+    "--minutes",
+    type=float,
+    help="Length of the whole run, instead of --epochs; chooses the network, too.",
+)
 @click.option("--batch", type=int, help="Images a step.  [from the data]")
 @click.option("--lr", type=float, help="Peak learning rate.  [the optimiser's usual one]")
 @click.option("--seed", type=int, help="Decides everything random.  [0]")
@@ -95,12 +101,19 @@ def train(
     files, CIFAR binaries, an .npz or .csv file, or a name: digits, mnist, fashion-mnist, kmnist,
     cifar10, cifar100.
     """
-    recipe = _recipe(source, config, settings, options)
+    recipe, told = _recipe(source, config, settings, options)
     from neocog.verbs.console import Console
     from neocog.verbs.train import train as run_training
 
     with Console() as console:
-        run = run_training(recipe, out=out, argv=("neocog", *sys.argv[1:]), console=console)
+        run = run_training(
+            recipe,
+            out=out,
+            argv=("neocog", *sys.argv[1:]),
+            console=console,
+            began=born(),
+            told=told,
+        )
     if as_json:
         _print_json(run.summary)
 
@@ -110,6 +123,7 @@ PLACES = {
     "model": "model",
     "seed": "seed",
     "epochs": "engine.epochs",
+    "minutes": "engine.minutes",
     "batch": "engine.batch",
     "device": "engine.device",
     "precision": "engine.precision",
@@ -122,10 +136,10 @@ PLACES = {
 
 def _recipe(
     source: str | None, config: Path | None, settings: tuple[str, ...], options: dict[str, Any]
-) -> Any:
-    """Defaults, then the file, then options, then `--set`."""
+) -> tuple[Any, set[str]]:
+    """Defaults, then the file, then options, then `--set`; and what of it was told."""
     from neocog.config import Recipe
-    from neocog.settings import apply_settings, from_dict, load_file, merge, place
+    from neocog.settings import apply_settings, from_dict, load_file, merge, paths, place
     from neocog.usual import usual
 
     values = load_file(config) if config else {}
@@ -149,7 +163,7 @@ def _recipe(
             f"{config} names a network from outside neocog: {model}",
             f"if you trust that code, say so: --model {model}",
         )
-    return from_dict(Recipe, merge(usual(model), values))
+    return from_dict(Recipe, merge(usual(model), values)), paths(values)
 
 
 def _share(text: str) -> float | str:
@@ -170,7 +184,7 @@ def resume(run: Path, model: str, as_json: bool) -> None:
     from neocog.verbs.train import resume as go_on
 
     with Console() as console:
-        result = go_on(run, console=console, model=model)
+        result = go_on(run, console=console, model=model, began=born())
     if as_json:
         _print_json(result.summary)
 
@@ -308,6 +322,7 @@ def models(pattern: str, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; the only place that catches `NeocogError`."""
+    wait_patiently()
     try:
         cli.main(standalone_mode=False, prog_name="neocog")
     except click.exceptions.Exit as stop:

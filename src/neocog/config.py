@@ -175,13 +175,19 @@ class OptimRecipe:
     """λ of the elastic net λ(βΣw² + Σ|w|)."""
     elastic_beta: float = 1.0
     """β of the elastic net."""
+    normalize: bool = False
+    """muon: bring every matrix that it moves to a norm of √rows before each step. Where a norm
+    follows the layer, only the direction of its weights counts; `lr` is then the share of the
+    weights that one step changes, whatever the layer's shape (0.1 is a good start)."""
+    beside: float = 1.0
+    """muon: peak rate of what AdamW takes beside it, as a share of `lr`."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"optim.lr is positive, got {self.lr}", "0.001 is a safe start")
-        for name in ("l1", "l2", "elastic", "elastic_beta", "clip_norm", "weight_decay"):
+        for name in ("l1", "l2", "elastic", "elastic_beta", "clip_norm", "weight_decay", "beside"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"optim.{name} is not negative, got {value}")
@@ -359,8 +365,9 @@ class Recipe:
 
     task: Literal["auto", "classify", "multilabel", "regress"] = "auto"
     """auto: from the kind of target."""
-    model: str = "cnn"
-    """A name that `neocog models` lists, or `package.module:factory`."""
+    model: str = "auto"
+    """A name that `neocog models` lists, or `package.module:factory`. auto: `cnn`; with
+    `engine.minutes` the network and size that will be best when they are over."""
     model_args: dict[str, Scalar] = field(default_factory=dict)
     """Keyword arguments of the factory: `--set model_args.width=64`."""
     seed: int = 0

@@ -6,6 +6,7 @@ and serving all call it, so that none of them can preprocess differently.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from neocog.geometry import MARGIN, covering_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from neocog.records import InputSpec
+    from neocog.records import InputSpec, Views
 
 __all__ = ["MARGIN", "Fit", "Normalize", "Predictor", "covering_size"]
 
@@ -70,12 +71,39 @@ class Normalize(nn.Module):
         return (images.float() - self.mean) * self.scale
 
 
+def _views(pictures: Tensor, which: Views) -> Iterator[tuple[float, Tensor]]:
+    """Weights, which add up to 1, and what each belongs to, as `InputSpec.views` describes.
+
+    The picture is mirrored first and moved then, so that a picture and its mirror image have the
+    same views. A move fills the border by reflection, which does not repeat the edge (`reflect` of
+    NumPy and torch); where a side is one pixel there is nothing to reflect, and edges are repeated.
+
+    Args:
+        pictures: B×C×H×W, as the network takes them.
+        which: what is looked at.
+    """
+    sides = [pictures, pictures.flip(-1)] if which in ("mirror", "mirror+shift") else [pictures]
+    share = 1 / len(sides)
+    for side in sides:
+        if which not in ("shift", "mirror+shift"):
+            yield share, side
+            continue
+        height, width = side.shape[-2:]
+        padding = "reflect" if min(height, width) > 1 else "replicate"
+        padded = F.pad(side, (1, 1, 1, 1), mode=padding)
+        yield share / 2, side
+        yield share / 4, padded[..., :height, :width]
+        yield share / 4, padded[..., 2:, 2:]
+
+
 class Predictor(nn.Module):
     """From raw pictures to answers: fit, normalise, network, decode; always fp32, always eval.
 
+    The network's outputs are averaged over the views of `input.views`, one call for each.
+
     Args:
         network: B×C×H×W float32 → outputs. Put into evaluation mode by whoever owns it.
-        input: size and normalisation.
+        input: size, normalisation and views.
         decode: outputs → probabilities or numbers, from the task.
     """
 
@@ -90,7 +118,7 @@ class Predictor(nn.Module):
         self.decode = decode
 
     def outputs(self, images: Tensor) -> Tensor:
-        """B×C×h×w uint8 → what the network gives, before it is decoded (B×K).
+        """B×C×h×w uint8 → what the network gives, the mean over the views, not decoded (B×K).
 
         Raises:
             ValueError: not uint8, not four axes, or another number of channels.
@@ -103,8 +131,11 @@ class Predictor(nn.Module):
             raise ValueError(
                 f"the network takes {self.input.channels} channel(s), got {images.shape[1]}"
             )
-        result: Tensor = self.network(self.normalize(self.fit(images)))
-        return result
+        views = _views(self.normalize(self.fit(images)), self.input.views)
+        # Not `sum`: it starts with 0, which would turn −0 into +0.
+        terms = (weight * self.network(view) for weight, view in views)
+        mean: Tensor = reduce(torch.add, terms)
+        return mean
 
     def forward(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8 → B×K probabilities, or numbers in the target's units."""

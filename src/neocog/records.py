@@ -6,7 +6,7 @@ Frozen, slotted, keyword-only dataclasses. Tensors appear in annotations only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ __all__ = [
     "Scores",
     "TaskSpec",
     "TrainState",
+    "Views",
     "scores_from_dict",
     "scores_to_dict",
 ]
@@ -49,6 +50,10 @@ class Batch:
     """Sample ids, B, int64: rows of the `Dataset`."""
 
 
+Views = Literal["one", "mirror", "shift", "mirror+shift"]
+"""What a trained network looks at to answer for one picture; see `InputSpec.views`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
     """What a network takes: enough to turn any picture into its input."""
@@ -61,6 +66,16 @@ class InputSpec:
     """Per channel, in units of 0…1, over the training part."""
     std: tuple[float, ...]
     """Per channel, in units of 0…1, over the training part."""
+    views: Views = "one"
+    """What is looked at; the network's outputs, before they are decoded, are averaged. `one`: the
+    picture. `mirror`: also its left-right mirror image, half each. `shift`: the picture counts 1/2,
+    the picture moved by one pixel down and right 1/4, up and left 1/4. `mirror+shift`: `shift` of
+    the picture and of its mirror image, half each; six times the work of `one`."""
+
+    def __post_init__(self) -> None:
+        known = get_args(Views)
+        if self.views not in known:
+            raise ValueError(f"views is one of {', '.join(known)}, got {self.views!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

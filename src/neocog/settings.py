@@ -20,7 +20,7 @@ from neocog.errors import ConfigError, near
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["apply_settings", "from_dict", "load_file", "merge", "place", "to_dict"]
+__all__ = ["apply_settings", "from_dict", "load_file", "merge", "paths", "place", "to_dict"]
 
 T = TypeVar("T")
 
@@ -148,6 +148,21 @@ def place(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             raise ConfigError(f"{path}: {section} is a value, not a section")
     inner[name] = value
     return merged
+
+
+def paths(values: dict[str, Any]) -> set[str]:
+    """The dotted paths of all settings.
+
+    >>> sorted(paths({"seed": 1, "engine": {"epochs": 3, "batch": 8}}))
+    ['engine.batch', 'engine.epochs', 'seed']
+    """
+    found: set[str] = set()
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}" for inner in paths(value)}
+        else:
+            found.add(name)
+    return found
 
 
 def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

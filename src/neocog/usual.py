@@ -7,16 +7,23 @@ that a file, an option or `--set` says.
 from __future__ import annotations
 
 import copy
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["USUAL", "usual"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from neocog.config import Recipe
+
+__all__ = ["USUAL", "under", "usual"]
 
 USUAL: dict[str, dict[str, Any]] = {
     "speednet": {
-        "optim": {"name": "muon", "lr": 0.02, "momentum": 0.6, "weight_decay": 0.05},
+        "optim": {"name": "muon", "normalize": True, "momentum": 0.6, "beside": 0.17},
         "schedule": {"name": "linear"},
-        "augment": {"alternate": True},
+        "augment": {"alternate": True, "shift": 0.0625},
         "loss": {"label_smoothing": 0.2},
+        "engine": {"views": "many"},
     },
 }
 """Name of the network → sections of the recipe."""
@@ -29,3 +36,29 @@ def usual(model: Any) -> dict[str, Any]:
     ('muon', {})
     """
     return copy.deepcopy(USUAL.get(model, {})) if isinstance(model, str) else {}
+
+
+def under(recipe: Recipe, model: str, told: Collection[str] = ()) -> Recipe:
+    """The recipe for this network, with its usual settings below what was told.
+
+    Args:
+        recipe: where a setting still has its default, the usual one takes its place.
+        model: name of the network.
+        told: settings that were named, by their dotted path; they stay even at their default.
+
+    >>> from neocog.config import OptimRecipe, Recipe
+    >>> found = under(Recipe(optim=OptimRecipe(lr=0.5)), "speednet", {"schedule.name"})
+    >>> found.model, found.optim.name, found.optim.lr, found.schedule.name
+    ('speednet', 'muon', 0.5, 'onecycle')
+    """
+    sections = {"model": model}
+    for name, settings in USUAL.get(model, {}).items():
+        section: Any = getattr(recipe, name)
+        plain = type(section)()
+        changes = {
+            key: value
+            for key, value in settings.items()
+            if f"{name}.{key}" not in told and getattr(section, key) == getattr(plain, key)
+        }
+        sections[name] = dataclasses.replace(section, **changes)
+    return dataclasses.replace(recipe, **sections)  # type: ignore[arg-type]

@@ -65,6 +65,8 @@ class Job:
     """Where the network is."""
     choice: Choice
     """How the arithmetic is done."""
+    ends: float | None = None
+    """When the whole run must be over, by `time.monotonic`; None: when its epochs are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,8 @@ class Length:
     """Pictures a batch, at most."""
     steps: int
     """Optimiser steps an epoch."""
-    total: int
-    """Optimiser steps in all."""
+    total: int | None
+    """Optimiser steps in all; None: as many as the time allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def plain(recipe: EngineRecipe, device: torch.device) -> Choice:
 
 def length(recipe: Recipe, samples: int) -> Length:
     """Steps an epoch and in all: every picture once an epoch; the last step of an epoch may hold
-    fewer batches.
+    fewer batches. A recipe with `minutes` has no epochs, and no total.
 
     Raises:
         DataError: nothing to train on.
@@ -128,7 +130,8 @@ def length(recipe: Recipe, samples: int) -> Length:
     engine = recipe.engine
     if samples < 1:
         raise DataError("the training part is empty", "hold back less with --val")
-    if engine.epochs is None or engine.batch is None:
+    if engine.batch is None or (engine.epochs is None and engine.minutes is None):
         raise ConfigError("engine.epochs and engine.batch must be numbers here")
     steps = math.ceil(batches_per_epoch(samples, engine.batch) / engine.accumulate)
-    return Length(batch=min(engine.batch, samples), steps=steps, total=steps * engine.epochs)
+    total = None if engine.epochs is None else steps * engine.epochs
+    return Length(batch=min(engine.batch, samples), steps=steps, total=total)

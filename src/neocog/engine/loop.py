@@ -8,6 +8,7 @@ which task it trains: see `task.py` for the seam.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
@@ -20,6 +21,7 @@ from neocog import chance
 from neocog.data.batches import train_batches
 from neocog.engine import checkpoint, optim, schedule
 from neocog.engine.averaging import Average
+from neocog.engine.budget import LOOKS, Budget
 from neocog.engine.control import (
     Control,
     KeepBest,
@@ -34,7 +36,7 @@ from neocog.engine.control import (
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.engine.job import Outcome, length
 from neocog.engine.step import train_step
-from neocog.errors import NonFiniteLossError
+from neocog.errors import ConfigError, NonFiniteLossError
 from neocog.layers import Normalize, Predictor
 from neocog.records import Event, TrainState
 
@@ -54,6 +56,8 @@ BEST = "best-weights"
 """Name of the copy that early stopping goes back to."""
 FULL = "all epochs done"
 """Why a training ends that nobody stops."""
+TIME = "the time is up"
+"""Why one ends that has a time instead of epochs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,7 +161,7 @@ def train(
         steps=live.step,
         seconds=run.seconds,
         images=run.images,
-        reason=live.reason or FULL,
+        reason=live.reason or run.full,
     )
 
 
@@ -196,10 +200,25 @@ class _Run:
         self.seconds, self.images = 0.0, 0
         self.losses: list[float] = []
         self.peak = live.optimizers.lr
+        self.full = FULL if job.ends is None else TIME
+        self.budget = self._budget(history) if job.ends is not None else None
         self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
-        self.predictor = Predictor(job.network, job.input, job.task.decode).to(job.device)
+        once = dataclasses.replace(job.input, views="one")
+        self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
         self.forward: Any = torch.compile(job.network) if job.choice.compile else job.network
+
+    def _budget(self, history: Sequence[Event]) -> Budget:
+        """The time of this run; what earlier processes trained for counts as gone."""
+        splits, views = self.job.data.splits, LOOKS[self.job.input.views]
+        held = {part: len(splits[part]) for part in ("val", "test") if part in splits}
+        return Budget(
+            self.job.ends or 0.0,
+            during=held.get("val", 0),
+            after=views * sum(held.values()),
+            spent=history[-1].time if history else 0.0,
+            clock=time.monotonic,
+        )
 
     def recall_epoch(self, history: Sequence[Event]) -> None:
         """The losses of an epoch that was cut short: its mean is over all of its steps."""
@@ -245,6 +264,7 @@ class _Run:
 
     def save(self, *, name: str | None = None, weights_only: bool = False) -> None:
         """Write a checkpoint; of those that resuming needs the last two stay."""
+        began = time.monotonic()
         if name is not None and weights_only:
             checkpoint.save_weights(self.folder / f"{name}.safetensors", self.live.weights)
             return
@@ -252,6 +272,8 @@ class _Run:
         checkpoint.save(self.folder, self.live.state(), name=name, meta=meta)
         if name is None:
             checkpoint.prune(self.folder, keep=2)
+        if self.budget:
+            self.budget.saved(time.monotonic() - began)
 
     def go(self) -> None:
         """From the present step to the last."""
@@ -259,28 +281,65 @@ class _Run:
             # One batch of the validation part, before hours of training find out that it fails.
             metrics = ["loss", *self._validate(sample=True), "lr", "seconds", "images_per_second"]
             epochs = self.job.recipe.engine.epochs
-            self.emit("start", epochs=epochs, steps=self.size.total, metrics=metrics)
-        while self.live.step < self.size.total and not self.live.reason:
+            setup = self._check_time()
+            steps = self.size.total
+            self.emit("start", epochs=epochs, steps=steps, metrics=metrics, **setup)
+        while not self._over():
             self.epoch(self.live.step // self.size.steps)
-        self.emit("end", reason=self.live.reason or FULL)
+        self.emit("end", reason=self.live.reason or self.full)
+
+    def _check_time(self) -> dict[str, float]:
+        """Refuse a run whose time was over before its first step.
+
+        Returns:
+            `setup`, the seconds that are gone; empty for a run with epochs.
+
+        Raises:
+            ConfigError: with what the time went into.
+        """
+        budget, minutes = self.budget, self.job.recipe.engine.minutes
+        if budget is None or minutes is None:
+            return {}
+        gone = 60 * minutes - (budget.ends - budget.clock())
+        if budget.left > 0:
+            return {"setup": round(gone, 3)}
+        raise ConfigError(
+            f"of {minutes:g} minutes nothing is left for training: {gone:.1f} s went into reading "
+            f"and measuring, {budget.reserve:.1f} s are needed to evaluate and write",
+            f"give at least --minutes {math.ceil(10 * (gone + budget.reserve) / 60 + 1) / 10:g}",
+        )
+
+    def _over(self) -> bool:
+        """Whether the training ends here."""
+        if self.live.reason:
+            return True
+        if self.budget:
+            return self.budget.over()
+        return self.size.total is not None and self.live.step >= self.size.total
 
     def _rate(self) -> float:
         """The learning rate of the next step."""
-        live = self.live
-        factor = schedule.factor(
-            self.job.recipe.schedule, live.step, self.size.total, self.size.steps
-        )
+        live, recipe = self.live, self.job.recipe.schedule
+        if self.size.total is not None:
+            factor = schedule.factor(recipe, live.step, self.size.total, self.size.steps)
+        else:
+            share = self.budget.share() if self.budget else 0.0
+            factor = schedule.timed(recipe, share, live.step // self.size.steps)
         return schedule.lowered(self.peak * factor, live.scale, live.floor)
 
     def epoch(self, epoch: int) -> None:
         """One pass over the training part, or what is left of it, then validation."""
         began, images = time.monotonic(), self.images
+        last = began
         for batches in self._steps(epoch):
             loss = self._step(epoch, batches)
             self.images += sum(len(one.ids) for one in batches)
             self.losses.append(loss)
             self.emit("step", loss=loss, lr=self.live.optimizers.lr)
-            if self.live.reason:
+            if self.budget:
+                last, before = time.monotonic(), last
+                self.budget.stepped(last - before)
+            if self._over():
                 break
         spent = time.monotonic() - began
         self.seconds += spent
@@ -295,6 +354,8 @@ class _Run:
         )
         self.losses = []
         self.save()
+        if self.budget and self.budget.nearly_over() and not self.live.reason:
+            self.live.reason = self.full
 
     def _steps(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of each step that is left of this epoch."""
@@ -354,6 +415,9 @@ class _Run:
         if sample:
             ids = ids[:: -(-len(ids) // EVAL_BATCH)]
         kept = average.applied(job.network) if average else contextlib.nullcontext()
+        began = time.monotonic()
         with kept:
             result = evaluate(self.predictor, job.task, job.data, ids, device=job.device)
+        if self.budget:
+            self.budget.looked(len(ids), time.monotonic() - began)
         return {f"val_{name}": value for name, value in result.statistics.values().items()}

@@ -75,6 +75,9 @@ class Optimizers:
     ) -> None:
         self.rule = rule
         self._parts = tuple((optimizer, tuple(slots)) for optimizer, slots in parts)
+        # The rates of the parts keep the ratio that they begin with.
+        first = self.lr
+        self._ratios = tuple(one.param_groups[0]["lr"] / first for one, _ in self._parts)
         self._slots = tuple(slot for _, slots in self._parts for slot in slots)
         self.parameters: tuple[nn.Parameter, ...] = tuple(slot.parameter for slot in self._slots)
         self._places = self._where()
@@ -90,10 +93,10 @@ class Optimizers:
         return [{"params": list(self.parameters), "lr": self.lr}]
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of every part."""
-        for optimizer, _ in self._parts:
+        """Set the learning rate of the first part, and of the others in proportion."""
+        for (optimizer, _), ratio in zip(self._parts, self._ratios, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * ratio
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -215,8 +218,9 @@ class _MatrixSlot(_Slot):
     Muon's update does not mind, for orthogonalising commutes with permuting columns.
     """
 
-    def __init__(self, name: str, parameter: nn.Parameter) -> None:
+    def __init__(self, name: str, parameter: nn.Parameter, normalize: bool) -> None:
         super().__init__(name, parameter)
+        self.normalize = normalize
         self.target = nn.Parameter(parameter.detach().flatten(1), requires_grad=True)
         self.bind()
 
@@ -239,6 +243,10 @@ class _MatrixSlot(_Slot):
         if self.copied:
             self.target.data.copy_(self._matrix(self.parameter.detach()))
         self.target.grad = None if grad is None else self._matrix(grad)
+        if self.normalize and grad is not None:
+            matrix = self.target.data
+            # A matrix of zeros has no direction to keep.
+            matrix *= matrix.shape[0] ** 0.5 / matrix.norm().clamp(min=1e-12)
 
     def after(self) -> None:
         """Drop the gradient's view; copy the weights back if no view exists."""
@@ -283,6 +291,8 @@ def build(
     AdamW. Of torch's two step sizes, `match_rms_adamw` (0.2·√max(rows, columns)) is used, not the
     original √max(1, rows/columns): it gives every matrix the step of an AdamW step, so that one
     rate and one decay serve both parts and the rate carries over between networks of all widths.
+    With `normalize` the weights have a norm of √rows and the original step of spectral norm
+    √max(1, rows/columns) is a share of them (as in the CIFAR-10 speed record of Jordan 2024).
 
     Args:
         model: the network.
@@ -313,7 +323,9 @@ def build(
     parts: list[tuple[torch.optim.Optimizer, list[_Slot]]] = []
     for rule in rules:
         if rule.make is torch.optim.Muon:
-            mine: list[_Slot] = [_MatrixSlot(n, p) for n, p in named if n in matrices]
+            mine: list[_Slot] = [
+                _MatrixSlot(n, p, recipe.normalize) for n, p in named if n in matrices
+            ]
         else:
             mine = [_Slot(n, p) for n, p in named if n not in matrices]
         if mine:
@@ -380,11 +392,14 @@ def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
         muon = {
             "momentum": recipe.momentum,
             "nesterov": True,
-            "adjust_lr_fn": "match_rms_adamw",
+            "adjust_lr_fn": "original" if recipe.normalize else "match_rms_adamw",
         }
+        beside = shared | adam | kernel("adamw") | {"lr": shared["lr"] * recipe.beside}
+        if recipe.normalize:
+            muon["weight_decay"] = 0.0  # the norm is fixed already
         return [
             _Rule(make=torch.optim.Muon, settings=shared | muon),
-            _Rule(make=torch.optim.AdamW, settings=shared | adam | kernel("adamw")),
+            _Rule(make=torch.optim.AdamW, settings=beside),
         ]
     table: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
         "sgd": (torch.optim.SGD, {}),

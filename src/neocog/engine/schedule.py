@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from neocog.config import ScheduleRecipe
 
-__all__ = ["factor", "lowered"]
+__all__ = ["factor", "lowered", "timed"]
 
 
 def factor(recipe: ScheduleRecipe, step: int, total: int, per_epoch: int) -> float:
@@ -58,6 +58,25 @@ def factor(recipe: ScheduleRecipe, step: int, total: int, per_epoch: int) -> flo
     # A run that is all warm-up has nothing left for the shape; it stays where the rise led.
     x = min((step - warm) / (total - warm), 1.0) if total > warm else 0.0
     return _shape(recipe, x, step // per_epoch)
+
+
+def timed(recipe: ScheduleRecipe, share: float, epoch: int) -> float:
+    """`factor` of a run that is as long as its time, not as its steps.
+
+    Args:
+        recipe: the shape.
+        share: of the training time that is gone, in [0, 1].
+        epoch: epochs done.
+
+    >>> from neocog.config import ScheduleRecipe
+    >>> warm = ScheduleRecipe(name="linear", warmup=0.2)
+    >>> [round(timed(warm, share, 0), 3) for share in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if share < recipe.warmup:
+        return _shape(recipe, 0.0, 0) * share / recipe.warmup
+    x = (share - recipe.warmup) / (1 - recipe.warmup) if recipe.warmup < 1 else 0.0
+    return _shape(recipe, min(x, 1.0), epoch)
 
 
 def _shape(recipe: ScheduleRecipe, x: float, epoch: int) -> float:

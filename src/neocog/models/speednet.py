@@ -72,7 +72,8 @@ class SpeedNet(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], outputs: int, last: int) -> None:
         super().__init__()
         patch = 4 * channels
-        self.whiten = nn.Conv2d(channels, 2 * patch, 2)
+        # Nothing of it is trained: the gradient need not come back to the full resolution.
+        self.whiten = nn.Conv2d(channels, 2 * patch, 2, bias=False)
         self.whiten.weight.requires_grad_(False)
         _fixed_whitening(self.whiten)
         self.act = nn.GELU()
@@ -82,9 +83,10 @@ class SpeedNet(nn.Module):
         )
         self.pool = nn.AdaptiveMaxPool2d(last)
         self.fc = nn.Linear(widths[-1] * last * last, outputs, bias=False)
-        # Outputs of about 1/9 of the usual size at the start, whatever the width: a large first
-        # loss would be spent on unlearning the head's noise.
-        self.scale = 1.0 / HEAD**2
+        # Weights of size 1, so that a rate means the same for the head as for vectors, and small
+        # outputs at the start: a large first loss would be spent on unlearning the head's noise.
+        nn.init.normal_(self.fc.weight)
+        self.scale = 1.0 / self.fc.in_features
         self.features: tuple[FeatureInfo, ...] = tuple(
             FeatureInfo(channels=width, stride=2 ** (index + 1), name=f"stages.{index}")
             for index, width in enumerate(widths)
@@ -139,8 +141,6 @@ def _fixed_whitening(conv: nn.Conv2d) -> None:
     for channel in range(channels):
         kernels[4 * channel : 4 * channel + 4, channel] = basis.view(4, 2, 2)
     conv.weight.copy_(torch.cat([kernels, -kernels]))
-    assert conv.bias is not None
-    conv.bias.zero_()
 
 
 def speednet(

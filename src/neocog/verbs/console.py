@@ -7,6 +7,8 @@ output stays free for results.
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from neocog.records import Event
 
-__all__ = ["Console", "clock", "epoch_line"]
+__all__ = ["Console", "Expected", "clock", "epoch_line"]
 
 
 def clock(seconds: float) -> str:
@@ -31,14 +33,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def epoch_line(values: Any, epochs: int, left: float) -> str:
-    """One line about one epoch.
+def epoch_line(values: Any, epochs: int | None, left: float) -> str:
+    """One line about one epoch; of how many, where that is known.
 
     >>> epoch_line({"epoch": 3, "loss": 0.25, "val_loss": 0.3, "val_accuracy": 0.9,
     ...             "images_per_second": 1234.5}, 10, 75)
     'epoch  3/10  loss 0.2500  val_loss 0.3000  val_accuracy 90.0 %  1,234 images/s  1:15 left'
     """
-    shown = [f"epoch {values['epoch']:{len(str(epochs))}d}/{epochs}", f"loss {values['loss']:.4f}"]
+    number = f"{values['epoch']:{len(str(epochs))}d}/{epochs}" if epochs else values["epoch"]
+    shown = [f"epoch {number}", f"loss {values['loss']:.4f}"]
     for name in ("val_loss", "val_accuracy", "val_mean_average_precision", "val_mae", "val_r2"):
         if name in values:
             value = values[name]
@@ -47,6 +50,26 @@ def epoch_line(values: Any, epochs: int, left: float) -> str:
     shown.append(f"{values['images_per_second']:,.0f} images/s")
     shown.append(f"{clock(left)} left")
     return "  ".join(shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """How long a training is."""
+
+    steps: int
+    """In an epoch."""
+    epochs: int = 0
+    """Passes; 0: as many as the time allows."""
+    first: int = 0
+    """Steps done when this process began."""
+    ends: float = 0.0
+    """Without epochs: when all is over, by `time.monotonic`."""
+
+    def left(self, done: int, spent: float) -> float:
+        """Seconds left, after so many steps in so many seconds."""
+        if not self.epochs:
+            return max(0.0, self.ends - time.monotonic())
+        return spent / max(1, done) * (self.steps * self.epochs - self.first - done)
 
 
 class Console:
@@ -62,9 +85,8 @@ class Console:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
-        self._epochs = self._steps = self._per_epoch = 0
+        self._length = Expected(epochs=1, steps=1)
         self._began = 0.0
-        self._first = 0
 
     def __enter__(self) -> Console:
         return self
@@ -115,33 +137,37 @@ class Console:
             self._bar.stop()
         self._bar, self._task, self._what = None, None, ""
 
-    def expect(self, epochs: int, total: int, first: int = 0) -> None:
+    def expect(self, length: Expected) -> None:
         """Say how long a training is, and at which step it begins."""
-        self._epochs, self._steps, self._first = epochs, total, first
-        self._per_epoch = max(1, total // epochs)
+        self._length = length
 
     def __call__(self, event: Event) -> None:
         """Show one event of a training."""
+        length = self._length
         if event.kind == "start" or not self._began:
             self._began = event.time or 1e-9
         if event.kind == "step" and self.terminal:
             spent = event.time - self._began
-            rate = (event.step - self._first) / spent if spent > 0 else 0.0
-            rest = clock((self._steps - event.step) / rate) if rate else "?"
-            epoch = min(self._epochs, (event.step - 1) // self._per_epoch + 1)
+            done = event.step - length.first
+            rate = done / spent if spent > 0 else 0.0
+            left = length.left(done, spent)
+            number = (event.step - 1) // length.steps + 1
+            total = f"/{length.steps * length.epochs:,}" if length.epochs else ""
             text = (
-                f"step {event.step:,}/{self._steps:,}  loss {event.values['loss']:.4f}  "
-                f"{rate:,.1f} steps/s  {rest} left"
+                f"step {event.step:,}{total}  loss {event.values['loss']:.4f}  "
+                f"{rate:,.1f} steps/s  {clock(left)} left"
             )
-            self._advance(f"epoch {epoch}/{self._epochs}", event.step, self._steps, text)
+            what = f"epoch {min(number, length.epochs)}/{length.epochs}"
+            # In thousandths of the time, which is all that is known of a run without epochs.
+            share = round(1000 * spent / (spent + left)) if spent + left else 0
+            self._advance(what if length.epochs else f"epoch {number}", share, 1000, text)
         elif event.kind == "epoch":
-            steps = max(1, event.step - self._first)
-            left = (event.time - self._began) / steps * (self._steps - event.step)
-            self.say(epoch_line(event.values, self._epochs, left))
+            left = length.left(event.step - length.first, event.time - self._began)
+            self.say(epoch_line(event.values, length.epochs, left))
         elif event.kind == "rate":
             self.say(f"rate lowered to {event.values['lr']:.3g}")
         elif event.kind == "end":
             self.done()
-            if event.values["reason"] != "all epochs done":
+            if event.values["reason"] not in ("all epochs done", "the time is up"):
                 self.say(f"stopped: {event.values['reason']}")
         sys.stderr.flush()

@@ -7,52 +7,44 @@ evaluation of the bundle as saved → report.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import re
 import shutil
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from neocog import chance, machine, recipes, tasks
+from neocog import machine, recipes, tasks
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
-from neocog.data.augment import Augment
 from neocog.engine import callbacks as engine_callbacks
-from neocog.engine import checkpoint, loop, tuner
-from neocog.engine.evaluate import evaluating
-from neocog.engine.job import Choice, Job, Outcome, length, plain
+from neocog.engine import checkpoint, loop
+from neocog.engine.job import Job, Outcome, length, plain
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import write_json
-from neocog.layers import Normalize
 from neocog.models import catalog
-from neocog.records import Manifest, ModelSpec, scores_to_dict
+from neocog.records import Manifest, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
 from neocog.settings import from_dict, to_dict
 from neocog.usual import usual
 from neocog.verbs import page
-from neocog.verbs.console import Console
+from neocog.verbs.choose import choose
+from neocog.verbs.console import Console, Expected
+from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from neocog.data.dataset import Dataset
     from neocog.engine.callbacks import Callback
-    from neocog.engine.task import Task
-    from neocog.records import InputSpec, TrainState
+    from neocog.records import Event, TrainState
 
 __all__ = ["fit", "resume", "train"]
-
-CALIBRATE_ON = 4096
-"""Pictures that a network's `calibrate` sees, at most."""
-UNNAMED = "(unnamed)"
-"""Stands for the name of a network that was handed over as an object."""
 
 
 def fit(
@@ -99,11 +91,13 @@ def fit(
     elif data is not None:
         raise ConfigError(f"data is a source or what neocog.load returned, got {data!r}")
     module = model if isinstance(model, nn.Module) else None
+    began = time.monotonic()
     with Console(quiet=quiet) as console:
         return train(
             recipe,
             out=Path(out) if out else None,
             argv=("neocog.fit",),
+            began=began,
             data=opened,
             module=module,
             callbacks=callbacks,
@@ -117,11 +111,25 @@ def train(
     out: Path | None,
     argv: Sequence[str],
     console: Console,
+    began: float | None = None,
+    told: Collection[str] = (),
     data: Dataset | None = None,
     module: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train by a recipe into a new run folder.
+
+    Args:
+        recipe: all that decides the run.
+        out: its folder; None: a new one below `runs/`.
+        argv: the command, for the manifest.
+        console: says what happens.
+        began: when the run began, by `time.monotonic`, for a recipe with `minutes`. None: now.
+        told: settings that somebody named, by their dotted path: they stay where the network is
+            `auto` and brings settings of its own.
+        data: the data set, where it is open already; None: the recipe's source.
+        module: the network; None: the recipe's.
+        callbacks: called with each event and a control.
 
     Raises:
         RunError: the folder holds a run already.
@@ -139,12 +147,24 @@ def train(
         _refuse_old(out)
     device = machine.device_named(recipe.engine.device)
     choice = plain(recipe.engine, device)
+    ends = _ends(recipe, time.monotonic() if began is None else began)
+    opening = time.monotonic()
     if data is None:
         data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
         console.done()
+    recipe, data = choose(
+        recipe,
+        data,
+        told=told,
+        device=device,
+        choice=choice,
+        ends=ends,
+        loading=time.monotonic() - opening,
+        console=console,
+    )
     recipe = recipes.resolve(recipe, data)
     task = tasks.for_data(data, recipe)
-    prepared = _tune(_prepare(recipe, data, task, device, choice, module), console)
+    prepared = tune(prepare(recipe, data, task, device, choice, module, ends), console)
     recipe = prepared.job.recipe
     folder = out or _next_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +181,13 @@ def train(
         raise
 
 
-def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | None = None) -> Run:
+def resume(
+    path: str | Path,
+    *,
+    model: str | nn.Module = "",
+    console: Console | None = None,
+    began: float | None = None,
+) -> Run:
     """Go on with a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
@@ -169,11 +195,14 @@ def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | 
         model: for a network from outside the catalogue: names its factory again, because nothing
             foreign runs unasked; or the module that was handed over, of which a copy is trained.
         console: says what happens.
+        began: when going on began, by `time.monotonic`; None: now. A run with `minutes` has what
+            its earlier processes left of them.
 
     Raises:
         RunError: no run there, its data has changed, or its checkpoints are damaged.
         ConfigError: the network is foreign and was not named.
     """
+    began = time.monotonic() if began is None else began
     console = console or Console()
     path = Path(path)
     run = open_run(path, model=model)
@@ -192,7 +221,8 @@ def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | 
     device = machine.device_named(recipe.engine.device)
     data = run.data()
     task = tasks.for_data(data, recipe)
-    prepared = _prepare(recipe, data, task, device, plain(recipe.engine, device), module)
+    ends = _ends(recipe, began - _used(run.events))
+    prepared = prepare(recipe, data, task, device, plain(recipe.engine, device), module, ends)
     found = checkpoint.load_latest(path / "checkpoints")
     for warning in found.warnings if found else ():
         console.say(f"warning: {warning}; going on from the one before")
@@ -203,129 +233,22 @@ def resume(path: str | Path, *, model: str | nn.Module = "", console: Console | 
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A job and how to build its network again."""
-
-    job: Job
-    model: ModelSpec
+def _ends(recipe: Recipe, began: float) -> float | None:
+    """When a run that began then must be over; None where it has epochs instead."""
+    minutes = recipe.engine.minutes
+    return None if minutes is None else began + 60 * minutes
 
 
-def _prepare(
-    recipe: Recipe,
-    data: Dataset,
-    task: Task,
-    device: torch.device,
-    choice: Choice,
-    module: nn.Module | None,
-) -> _Prepared:
-    """Network, augmentation and statistics: everything that a mistake can be found in early."""
-    spec = dataset.spec(data)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chance.key(recipe.seed, "weights"))
-        if module is not None:
-            network = copy.deepcopy(module)
-            model = ModelSpec(name=UNNAMED, args={"class": type(module).__qualname__})
-        else:
-            network = catalog.build(
-                recipe.model,
-                channels=spec.channels,
-                size=spec.size,
-                outputs=task.outputs,
-                args=recipe.model_args,
-            )
-            model = ModelSpec(name=recipe.model, args=recipe.model_args)
-    augment = Augment(
-        recipe.augment,
-        seed=recipe.seed,
-        classes=len(data.classes),
-        kind=data.kind,
-        mean=spec.mean,
-    )
-    calibrate = getattr(network, "calibrate", None)
-    if callable(calibrate):
-        calibrate(_sample(data, spec))
-    network = network.to(device)
-    _probe(network, spec, task, device)
-    job = Job(
-        network=network,
-        task=task,
-        data=data,
-        input=spec,
-        recipe=recipe,
-        augment=augment,
-        device=device,
-        choice=choice,
-    )
-    return _Prepared(job=job, model=model)
-
-
-def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
-    """Training pictures, normalised, spread evenly over the part, for networks that begin from the
-    statistics of their data."""
-    ids = data.splits["train"]
-    chosen = ids[:: max(1, -(-len(ids) // CALIBRATE_ON))]
-    pictures = data.images.gather(chosen, data.size)
-    normalised: torch.Tensor = Normalize(spec.mean, spec.std)(pictures)
-    return normalised
-
-
-def _tune(prepared: _Prepared, console: Console) -> _Prepared:
-    """The job with its arithmetic decided, in the recipe too, so that a resumed or repeated run
-    computes alike."""
-    job = prepared.job
-    found = tuner.tune(job)
-    choice = found.choice
-    if found.trials:
-        how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
-        when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"
-        console.say(
-            f"engine: {how}threads: {choice.threads}; {found.gain:.1f} × the plain loop, {when}"
-        )
-    engine = dataclasses.replace(
-        job.recipe.engine,
-        precision=choice.precision,
-        layout=choice.layout,
-        compile="on" if choice.compile else "off",
-        threads=choice.threads,
-    )
-    recipe = dataclasses.replace(job.recipe, engine=engine)
-    return _Prepared(
-        job=dataclasses.replace(job, recipe=recipe, choice=choice), model=prepared.model
-    )
-
-
-def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device) -> None:
-    """Two black pictures through the network, before anything is written.
-
-    Raises:
-        ConfigError: it takes or gives something else than this data needs.
-    """
-    shape = (2, spec.channels, *spec.size)
-    try:
-        with torch.no_grad(), evaluating(network):
-            found = network(torch.zeros(shape, device=device))
-    except (RuntimeError, TypeError, ValueError) as error:
-        kinds = {parameter.dtype for parameter in network.parameters()} - {torch.float32}
-        raise ConfigError(
-            f"the network does not take float32 pictures {shape}: {error}",
-            "its weights are not float32: module.float()" if kinds else "it is called with B×C×H×W",
-        ) from error
-    wanted = (2, task.outputs)
-    if not isinstance(found, torch.Tensor):
-        raise ConfigError(
-            f"the network gives a {type(found).__name__}, expected one tensor {wanted}",
-            "wrap it in a module that returns the outputs alone",
-        )
-    if tuple(found.shape) != wanted:
-        raise ConfigError(
-            f"the network gives {tuple(found.shape)} for two pictures, this task needs {wanted}",
-            f"its last layer must have {task.outputs} outputs",
-        )
+def _used(events: Sequence[Event]) -> float:
+    """Seconds of its minutes that a run has used: before its first event, and until its last."""
+    if not events:
+        return 0.0
+    setup: float = events[0].values.get("setup", 0.0)
+    return setup + events[-1].time
 
 
 def _finish(
-    prepared: _Prepared,
+    prepared: Prepared,
     folder: Path,
     callbacks: Sequence[Callback],
     console: Console,
@@ -337,7 +260,14 @@ def _finish(
     job, recipe = prepared.job, prepared.job.recipe
     size = length(recipe, len(job.data.splits["train"]))
     log = EventLog(folder / "events.jsonl", keep=events)
-    console.expect(recipe.engine.epochs or 1, size.total, state.step if state else 0)
+    console.expect(
+        Expected(
+            steps=size.steps,
+            epochs=recipe.engine.epochs or 0,
+            first=state.step if state else 0,
+            ends=job.ends or 0.0,
+        )
+    )
     built_in = engine_callbacks.from_recipe(recipe, folder)
     try:
         outcome = loop.train(
@@ -399,7 +329,7 @@ def _evaluate(run: Run, job: Job, outcome: Outcome, console: Console) -> None:
     console.say(f"report: {run.path / 'report.html'}")
 
 
-def _announce(prepared: _Prepared, console: Console) -> None:
+def _announce(prepared: Prepared, console: Console) -> None:
     """What will be trained on what, in three lines."""
     job = prepared.job
     data, recipe = job.data, job.recipe
@@ -418,9 +348,15 @@ def _announce(prepared: _Prepared, console: Console) -> None:
     size = length(recipe, len(data.splits["train"]))
     console.say(
         f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
-        f"{recipe.schedule.name} · epochs: {recipe.engine.epochs}, steps in each: {size.steps}, "
+        f"{recipe.schedule.name} · {_how_long(recipe)}, steps in each epoch: {size.steps}, "
         f"pictures in each: {size.batch} · {job.device}, {job.choice.precision}"
     )
+
+
+def _how_long(recipe: Recipe) -> str:
+    """Epochs or minutes, in words."""
+    engine = recipe.engine
+    return f"epochs: {engine.epochs}" if engine.minutes is None else f"{engine.minutes:g} minutes"
 
 
 def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequence[str]) -> Manifest:

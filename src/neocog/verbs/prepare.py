@@ -1,0 +1,163 @@
+"""From a resolved recipe to a job that is ready to train. Floor 5, room verbs.
+
+Everything that a mistake can be found in before anything is written: network, augmentation,
+statistics of the data, and the arithmetic that is fastest here.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from neocog import chance, recipes
+from neocog.data import dataset
+from neocog.data.augment import Augment
+from neocog.engine import tuner
+from neocog.engine.evaluate import evaluating
+from neocog.engine.job import Choice, Job
+from neocog.errors import ConfigError
+from neocog.layers import Normalize
+from neocog.models import catalog
+from neocog.records import ModelSpec
+
+if TYPE_CHECKING:
+    from neocog.config import Recipe
+    from neocog.data.dataset import Dataset
+    from neocog.engine.task import Task
+    from neocog.records import InputSpec
+    from neocog.verbs.console import Console
+
+__all__ = ["UNNAMED", "Prepared", "prepare", "tune"]
+
+CALIBRATE_ON = 4096
+"""Pictures that a network's `calibrate` sees, at most."""
+UNNAMED = "(unnamed)"
+"""Stands for the name of a network that was handed over as an object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job and how to build its network again."""
+
+    job: Job
+    model: ModelSpec
+
+
+def prepare(
+    recipe: Recipe,
+    data: Dataset,
+    task: Task,
+    device: torch.device,
+    choice: Choice,
+    module: nn.Module | None,
+    ends: float | None,
+) -> Prepared:
+    """Network, augmentation and statistics: everything that a mistake can be found in early."""
+    spec = dataclasses.replace(dataset.spec(data), views=recipes.views_for(recipe))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chance.key(recipe.seed, "weights"))
+        if module is not None:
+            network = copy.deepcopy(module)
+            model = ModelSpec(name=UNNAMED, args={"class": type(module).__qualname__})
+        else:
+            network = catalog.build(
+                recipe.model,
+                channels=spec.channels,
+                size=spec.size,
+                outputs=task.outputs,
+                args=recipe.model_args,
+            )
+            model = ModelSpec(name=recipe.model, args=recipe.model_args)
+    augment = Augment(
+        recipe.augment,
+        seed=recipe.seed,
+        classes=len(data.classes),
+        kind=data.kind,
+        mean=spec.mean,
+    )
+    calibrate = getattr(network, "calibrate", None)
+    if callable(calibrate):
+        calibrate(_sample(data, spec))
+    network = network.to(device)
+    _probe(network, spec, task, device)
+    job = Job(
+        network=network,
+        task=task,
+        data=data,
+        input=spec,
+        recipe=recipe,
+        augment=augment,
+        device=device,
+        choice=choice,
+        ends=ends,
+    )
+    return Prepared(job=job, model=model)
+
+
+def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
+    """Training pictures, normalised, spread evenly over the part, for networks that begin from the
+    statistics of their data."""
+    ids = data.splits["train"]
+    chosen = ids[:: max(1, -(-len(ids) // CALIBRATE_ON))]
+    pictures = data.images.gather(chosen, data.size)
+    normalised: torch.Tensor = Normalize(spec.mean, spec.std)(pictures)
+    return normalised
+
+
+def tune(prepared: Prepared, console: Console) -> Prepared:
+    """The job with its arithmetic decided, in the recipe too, so that a resumed or repeated run
+    computes alike."""
+    job = prepared.job
+    found = tuner.tune(job)
+    choice = found.choice
+    if found.trials:
+        how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
+        when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"
+        console.say(
+            f"engine: {how}threads: {choice.threads}; {found.gain:.1f} × the plain loop, {when}"
+        )
+    engine = dataclasses.replace(
+        job.recipe.engine,
+        precision=choice.precision,
+        layout=choice.layout,
+        compile="on" if choice.compile else "off",
+        threads=choice.threads,
+    )
+    recipe = dataclasses.replace(job.recipe, engine=engine)
+    return Prepared(
+        job=dataclasses.replace(job, recipe=recipe, choice=choice), model=prepared.model
+    )
+
+
+def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device) -> None:
+    """Two black pictures through the network, before anything is written.
+
+    Raises:
+        ConfigError: it takes or gives something else than this data needs.
+    """
+    shape = (2, spec.channels, *spec.size)
+    try:
+        with torch.no_grad(), evaluating(network):
+            found = network(torch.zeros(shape, device=device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        kinds = {parameter.dtype for parameter in network.parameters()} - {torch.float32}
+        raise ConfigError(
+            f"the network does not take float32 pictures {shape}: {error}",
+            "its weights are not float32: module.float()" if kinds else "it is called with B×C×H×W",
+        ) from error
+    wanted = (2, task.outputs)
+    if not isinstance(found, torch.Tensor):
+        raise ConfigError(
+            f"the network gives a {type(found).__name__}, expected one tensor {wanted}",
+            "wrap it in a module that returns the outputs alone",
+        )
+    if tuple(found.shape) != wanted:
+        raise ConfigError(
+            f"the network gives {tuple(found.shape)} for two pictures, this task needs {wanted}",
+            f"its last layer must have {task.outputs} outputs",
+        )

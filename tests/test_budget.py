@@ -1,0 +1,150 @@
+"""A training that ends when it was said to, under clocks that tests turn by hand."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neocog import host
+from neocog.engine.budget import MARGIN, WRITE, Budget
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def train(
+    budget: Budget, clock: Clock, step: float, slower_after: float = 1e9, by: float = 1.0
+) -> list[float]:
+    """Steps until the budget says stop; the share of time gone at each."""
+    began, shares = clock.now, []
+    while not budget.over():
+        shares.append(budget.share())
+        took = step * (by if clock.now - began > slower_after else 1.0)
+        clock.now += took
+        budget.stepped(took)
+        if len(shares) > 100_000:
+            raise AssertionError("it never ends")
+    return shares
+
+
+@settings(deadline=None)
+@given(
+    minutes=st.floats(1, 10),
+    step=st.floats(0.1, 0.5),
+    look=st.floats(1e-5, 1e-3),
+    slower=st.floats(1.0, 4.0),
+    when=st.floats(0.05, 0.6),
+)
+def test_what_follows_training_still_fits(
+    minutes: float, step: float, look: float, slower: float, when: float
+) -> None:
+    """Also where the machine becomes slower on the way, and everything after with it."""
+    clock = Clock()
+    length = 60 * minutes
+    budget = Budget(clock() + length, during=500, after=2000, clock=clock)
+    budget.stepped(step)
+    budget.looked(500, 500 * look)
+    budget.saved(0.1)
+    train(budget, clock, step, when * length, slower)
+    assert clock.now > 1000 + when * length + 5 * step  # it did become slower
+    clock.now += slower * (2500 * look + 0.2 + WRITE)
+    # The last step may be half too late.
+    assert budget.ends - MARGIN * length - slower * step < clock.now
+    assert clock.now <= budget.ends + slower * step / 2
+
+
+@settings(deadline=None)
+@given(step=st.floats(0.05, 1.0), slower=st.floats(0.25, 4.0))
+def test_the_share_rises_to_the_end(step: float, slower: float) -> None:
+    clock = Clock()
+    budget = Budget(clock() + 120, during=0, after=0, clock=clock)
+    shares = train(budget, clock, step, 40, slower)
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert 1 - 2.5 * max(1.0, slower) * step / 100 < shares[-1] <= 1
+
+
+def test_a_resumed_training_goes_on_where_it_was() -> None:
+    clock = Clock()
+    budget = Budget(clock() + 50 + WRITE + 0.525, during=0, after=0, spent=50, clock=clock)
+    assert budget.share() == pytest.approx(0.5, abs=0.01)
+
+
+def test_once_over_it_stays_over() -> None:
+    clock = Clock()
+    budget = Budget(clock() + 10, during=0, after=1, clock=clock)
+    budget.stepped(1.0)
+    clock.now += 7.2
+    assert budget.over()
+    clock.now -= 5  # an estimate that was too dark
+    assert budget.over()
+
+
+def test_a_few_steps_before_the_end_are_no_epoch() -> None:
+    clock = Clock()
+    budget = Budget(clock() + 100, during=100, after=100, clock=clock)
+    budget.stepped(0.5)
+    budget.looked(100, 3.0)
+    assert not budget.nearly_over()
+    clock.now += budget.left - 3.9
+    assert budget.nearly_over()
+    assert not budget.over()
+
+
+def test_a_process_knows_its_age() -> None:
+    """The child was started within this call, and imports half a second later."""
+    began = time.monotonic()
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import time; time.sleep(0.5)\nfrom neocog import host\nprint(host.born())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
+    )
+    born = float(found.stdout)
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("no /proc: the import counts as birth")
+    assert began - 0.05 <= born <= began + 0.5  # the kernel counts in hundredths
+
+
+def test_without_proc_the_import_counts_as_birth(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert host.born() == host._IMPORTED
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_what_the_user_says_about_waiting_stays(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], want: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    host.wait_patiently()
+    assert os.environ.get("GOMP_SPINCOUNT") == want
