@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CLASSES", "FIGURES", "LR", "MOMENTUM", "RUN", "SIDES", "Bar", "Figure", "Side"]
+__all__ = ["CLASSES", "EPOCH", "FIGURES", "LR", "MOMENTUM", "RUN", "SIDES", "Bar", "Figure", "Side"]
 
 CLASSES = 10
 """Outputs of every net."""
 LR, MOMENTUM = 0.01, 0.9
 """All sides: plain SGD with momentum, no decay. Every peer has it, and it costs little, so that the
 loop itself is what is measured."""
-RUN = 1_500_000
-"""Pictures of the run that our side says it is at the beginning of: thirty passes over fifty
-thousand. It is stopped after the epochs that are measured. How long a run is decides how much
-measuring the tuner allows itself, and nobody trains for three epochs of ten thousand."""
+EPOCH = 50_000
+"""Pictures of an epoch of a usual small set. Epochs are shorter here, so that a figure takes
+minutes; what our side does once an epoch is charged at the share that they have of this."""
+RUN = 30 * EPOCH
+"""Pictures of the run that every side says it is at the beginning of. It is stopped after the
+epochs that are measured. How long a run is decides how much measuring our tuner allows itself, and
+nobody trains for three epochs of five thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +50,12 @@ class Figure:
     batch: int
     """Pictures a step."""
     images: int
-    """Pictures an epoch: whole batches."""
-    epochs: int
-    """Epochs of each side in each round; the first is not counted."""
+    """Pictures an epoch: whole batches. The first epoch of each side in each round is not
+    counted."""
+    seconds: float
+    """How long a side is measured in each round, at least: so many seconds, and a whole epoch."""
+    minutes: int
+    """What three rounds of all sides take on two slow cores, roughly; for people."""
     flip: bool
     """Whether half of the pictures are mirrored."""
     shift: int
@@ -67,8 +73,9 @@ FIGURES: dict[str, Figure] = {
             channels=3,
             size=32,
             batch=512,
-            images=10_240,
-            epochs=3,
+            images=5_120,
+            seconds=3.0,
+            minutes=5,
             flip=True,
             shift=4,
             bars=(
@@ -83,8 +90,9 @@ FIGURES: dict[str, Figure] = {
             channels=3,
             size=32,
             batch=128,
-            images=1_280,
-            epochs=3,
+            images=256,
+            seconds=3.0,
+            minutes=6,
             flip=True,
             shift=4,
             bars=(Bar(over="bare", least=0.9), Bar(over="tutorial", least=3.0)),
@@ -96,7 +104,8 @@ FIGURES: dict[str, Figure] = {
             size=28,
             batch=128,
             images=10_240,
-            epochs=6,
+            seconds=3.0,
+            minutes=4,
             flip=False,
             shift=2,
             bars=(Bar(over="bare", least=0.9),),
@@ -107,8 +116,9 @@ FIGURES: dict[str, Figure] = {
             channels=3,
             size=32,
             batch=512,
-            images=5_120,
-            epochs=3,
+            images=1_536,
+            seconds=3.0,
+            minutes=6,
             flip=True,
             shift=4,
             bars=(Bar(over="bare", least=0.9),),
@@ -120,7 +130,8 @@ FIGURES: dict[str, Figure] = {
             size=8,
             batch=32,
             images=6_400,
-            epochs=4,
+            seconds=2.0,
+            minutes=3,
             flip=False,
             shift=1,
             bars=(),
@@ -149,15 +160,15 @@ SIDES: dict[str, Side] = {
         module="sides.tutorial",
         how="plain PyTorch loop: DataLoader, fp32, contiguous, a transform per sample",
     ),
+    "ours": Side(
+        module="sides.ours",
+        how="neocog.fit, all of it: augmentation, statistics, events, progress, checkpoints",
+        # The bar is drawn, though into a file.
+        env={"FORCE_COLOR": "1", "TERM": "xterm"},
+    ),
     "bare": Side(
         module="sides.bare",
         how="ceiling: the step alone, on one batch in memory, in its fastest configuration",
-    ),
-    "ours": Side(
-        module="sides.ours",
-        how="neocog.fit, all of it: augmentation, statistics, events, progress",
-        # The bar is drawn, though into a file.
-        env={"FORCE_COLOR": "1", "TERM": "xterm"},
     ),
     "lightning": Side(
         module="sides.lightning_side",
@@ -181,4 +192,4 @@ SIDES: dict[str, Side] = {
         module="sides.keras_side", how="Keras fit on JAX", env={"KERAS_BACKEND": "jax"}
     ),
 }
-"""In the order in which they take turns."""
+"""In the order in which they take turns; `bare` after `ours`, whose choice it also tries."""

@@ -103,8 +103,7 @@ def _resnet18(x: Any) -> Any:
 
 
 def _speednet(x: Any, widths: list[int]) -> Any:
-    first = layers.Conv2D(8 * x.shape[-1], 2)
-    # The original trains the bias of its first layer; a layer of Keras is fixed as a whole.
+    first = layers.Conv2D(8 * x.shape[-1], 2, use_bias=False)
     first.trainable = False
     x = layers.Activation("gelu")(first(x))
     for width in widths:
@@ -112,4 +111,4 @@ def _speednet(x: Any, widths: list[int]) -> Any:
         x = layers.Activation("gelu")(_norm(x, 0.6, scale=False))
         x = layers.Activation("gelu")(_norm(_conv(x, width), 0.6, scale=False))
     x = layers.Dense(CLASSES, use_bias=False)(layers.GlobalMaxPooling2D()(x))
-    return layers.Rescaling(1 / 9)(x)
+    return layers.Rescaling(1 / widths[-1])(x)

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from figures import Figure
     from numpy.typing import NDArray
 
-__all__ = ["Pictures", "make", "open_pictures", "take"]
+__all__ = ["Pictures", "UnfitError", "make", "open_pictures", "take"]
 
-HELD = 512
+HELD = 128
 """Pictures of the validation part that our side is given; the others have none."""
+
+
+class UnfitError(Exception):
+    """A data set is not what the figure needs; says why."""
 
 
 def make(path: Path, figure: Figure, images: int) -> None:
@@ -45,7 +49,11 @@ def make(path: Path, figure: Figure, images: int) -> None:
 
 def take(path: Path, figure: Figure, images: int, source: str) -> int:
     """Write pictures of a real data set, whatever `neocog train` could read; how many training
-    pictures they are: whole batches, at most `images`."""
+    pictures they are: whole batches, at most `images`.
+
+    Raises:
+        UnfitError: other sizes, channels, targets, or too few pictures.
+    """
     import torch
 
     import neocog
@@ -53,12 +61,12 @@ def take(path: Path, figure: Figure, images: int, source: str) -> int:
     data = neocog.load(source, val=0.1)
     wanted = ((figure.size, figure.size), figure.channels)
     if (data.size, data.channels) != wanted:
-        raise SystemExit(f"{figure.name} needs {wanted}, {source} has {data.size, data.channels}")
+        raise UnfitError(f"{figure.name} needs {wanted}, {source} has {data.size, data.channels}")
     if len(data.classes) > CLASSES or data.kind != "class":
-        raise SystemExit(f"at most {CLASSES} classes are compared, {source} has another kind")
+        raise UnfitError(f"at most {CLASSES} classes are compared, {source} has another kind")
     count = min(images, len(data.splits["train"]) // figure.batch * figure.batch)
     if not count:
-        raise SystemExit(f"{source} does not fill one batch of {figure.batch}")
+        raise UnfitError(f"{source} does not fill one batch of {figure.batch}")
     arrays: dict[str, Any] = {}
     for part, most in (("train", count), ("val", HELD)):
         ids = data.splits[part]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from figures import FIGURES, SIDES, Figure
 
 __all__ = ["main"]
 
-LONGEST = 3600
+LONGEST = 600
 """Seconds after which a side is given up."""
+BUSY = 0.2
+"""Processors that others keep busy, on average, above which a figure is worth little."""
 ISA = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
@@ -42,7 +46,10 @@ class Setting:
     threads: int
     compile: str
     quick: bool
-    data: str
+    data: dict[str, str]
+    """Sources of real pictures → what they are called; a figure takes the first that fits."""
+    synthetic: bool
+    """Whether synthetic ones will do where none of `data` fits."""
     isa: str
     choice: dict[str, Any]
     home: Path
@@ -52,7 +59,24 @@ class Setting:
 
 
 class NoAnswerError(Exception):
-    """A side did not answer; says why."""
+    """A side did not answer: why, in one line, and the end of what it said."""
+
+    def __init__(self, reason: str, said: str = "") -> None:
+        super().__init__(reason)
+        self.said = said
+
+
+def _why(said: str, code: int) -> NoAnswerError:
+    """What became of a side that ended without an answer."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "it said nothing"
+    if missing := re.findall(r"No module named '([\w.]+)'", said):
+        reason = f"{missing[-1]} is not installed: pip install -r benchmarks/requirements.txt"
+    elif code < 0:
+        reason = f"ended by signal {-code}: {reason}"
+    # The page is of this project; where it lies on this machine is not.
+    reason = reason.replace(f"{pages.HOME.parent}{os.sep}", "")[:300]
+    return NoAnswerError(reason, "\n".join(lines[-20:]))
 
 
 def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], more: Any) -> Any:
@@ -65,7 +89,7 @@ def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], mor
             "folder": folder,
             "images": figure.images,
             "batch": figure.batch,
-            "epochs": figure.epochs,
+            "seconds": figure.seconds,
             "threads": setting.threads,
             "compile": setting.compile,
             "quick": setting.quick,
@@ -74,9 +98,10 @@ def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], mor
         }
         (asked, answered) = (Path(folder) / "order.json", Path(folder) / "answer.json")
         asked.write_text(json.dumps(order), encoding="utf-8")
-        path = [str(pages.HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # Absolute: the side runs in another folder.
+        given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         env = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONPATH": os.pathsep.join([str(pages.HOME), *map(os.path.abspath, given)]),
             "OMP_NUM_THREADS": str(setting.threads),
             "NEOCOG_CACHE": str(setting.work / "cache"),
             "KERAS_HOME": str(setting.work / "keras"),
@@ -97,8 +122,7 @@ def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], mor
             except subprocess.TimeoutExpired as error:
                 raise NoAnswerError(f"no answer in {LONGEST} s") from error
         if done.returncode or not answered.exists():
-            tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:]
-            raise NoAnswerError("\n".join(tail) or f"exit code {done.returncode}")
+            raise _why(log.read_text(encoding="utf-8", errors="replace"), done.returncode)
         return json.loads(answered.read_text(encoding="utf-8"))
 
 
@@ -109,58 +133,89 @@ def _say(text: str) -> None:
 def _quickened(figure: Figure) -> Figure:
     """The figure as small as it can be, to see that every side works."""
     batch = min(figure.batch, 32)
-    return replace(figure, batch=batch, images=2 * batch, epochs=2)
+    return replace(figure, batch=batch, images=2 * batch, seconds=0.0)
+
+
+def _fill(figure: Figure, setting: Setting) -> tuple[Figure, str]:
+    """Write the pictures; the figure with their number, and what they are called."""
+    import pictures
+
+    file = setting.work / f"{figure.name}.npz"
+    unfit = []
+    for source, name in setting.data.items():
+        try:
+            images = pictures.take(file, figure, figure.images, source)
+        except pictures.UnfitError as error:
+            unfit.append(str(error))
+        else:
+            return replace(figure, images=images), name
+    if unfit and not setting.synthetic:
+        raise SystemExit("\n".join(unfit))
+    if unfit:
+        _say(f"{figure.name}: no data set given fits; synthetic pictures instead")
+    pictures.make(file, figure, figure.images)
+    return figure, "synthetic"
 
 
 def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
     """All rounds of all sides of a figure."""
     import nets  # loads torch
-    import pictures
 
-    file = setting.work / f"{figure.name}.npz"
     if setting.quick:
         figure = _quickened(figure)
     before = machine.describe()
-    if setting.data:
-        images = pictures.take(file, figure, figure.images, setting.data)
-        figure = replace(figure, images=images)
-    else:
-        pictures.make(file, figure, figure.images)
+    figure, data = _fill(figure, setting)
     facts = nets.facts(figure)
     sides: dict[str, dict[str, Any]] = {
         side: {"how": SIDES[side].how, "rounds": []} for side in setting.sides
     }
-    more: dict[str, Any] = {}
-    if "bare" in sides:
-        more["bare"] = {"choice": setting.choice or _search(figure, setting, facts, sides["bare"])}
+    watch, began = machine.Watch(), time.monotonic()
+    fastest = setting.choice
+    if "bare" in sides and not fastest:
+        fastest = _search(figure, setting, facts, sides["bare"])
     for turn in range(1, setting.rounds + 1):
         for side, found in sides.items():
             if "failed" in found:
                 continue
+            more = {"choices": _choices(fastest, sides)} if side == "bare" else {}
+            where = f"{figure.name} {turn}/{setting.rounds} {side}"
+            started = time.monotonic()
             try:
-                one = _run(figure, side, setting, facts, more.get(side, {}))
+                one = _run(figure, side, setting, facts, more)
             except NoAnswerError as error:
-                found["failed"] = str(error)
-                _say(f"{figure.name} {turn}/{setting.rounds} {side}: failed\n{error}")
+                _fail(found, where, error)
                 continue
-            found["rounds"].append({"rates": one["rates"], "about": one["about"]})
+            wall = round(time.monotonic() - started, 1)
+            found["rounds"].append(
+                {"rates": one["rates"], "about": one["about"], "wall_seconds": wall}
+            )
             found["versions"] = one["versions"]
             rate = statistics.median(one["rates"])
-            _say(f"{figure.name} {turn}/{setting.rounds} {side}: {rate:,.0f} images/s")
+            _say(f"{where}: {rate:,.0f} images/s, {wall:.0f} s in all")
     for found in sides.values():
         _summarise(found)
+    others = watch.others()
+    if others is not None and others > BUSY:
+        _say(f"{figure.name}: other programs kept {others:.1f} processors busy; measure again")
     return {
         "figure": asdict(figure),
         "net": facts,
-        "data": "real" if setting.data else "synthetic",
+        "data": data,
         "rounds": setting.rounds,
         "threads": setting.threads,
         "compile": setting.compile,
         "isa": setting.isa,
-        "machine": before,
+        "machine": before | {"busy_with_others": others},
+        "minutes": round((time.monotonic() - began) / 60, 1),
         "sides": sides,
         "ratios": _ratios(figure, sides),
     }
+
+
+def _fail(found: dict[str, Any], where: str, error: NoAnswerError) -> None:
+    """Keep why a side did not run; it is not tried again."""
+    found["failed"] = str(error)
+    _say(f"{where}: did not run: {error}\n{error.said}")
 
 
 def _search(figure: Figure, setting: Setting, facts: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -168,13 +223,25 @@ def _search(figure: Figure, setting: Setting, facts: Any, found: dict[str, Any])
     try:
         one = _run(figure, "bare", setting, facts, {})
     except NoAnswerError as error:
-        found["failed"] = str(error)
-        _say(f"{figure.name} bare: failed\n{error}")
+        _fail(found, f"{figure.name} bare", error)
         return {}
     found["candidates"] = one["about"]["candidates"]
     choice: dict[str, Any] = one["about"]["choice"]
     _say(f"{figure.name} bare: {choice}")
     return choice
+
+
+def _choices(fastest: dict[str, Any], sides: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the bare loop tries in this round: what was found the fastest, and what our tuner took
+    in the same round where that is another."""
+    choices = [fastest]
+    if rounds := sides.get("ours", {}).get("rounds"):
+        about = rounds[-1]["about"]
+        mine = {key: about[key] for key in ("precision", "layout", "threads")}
+        mine["compile"] = about["compile"] == "on"
+        if mine != fastest:
+            choices.append(mine)
+    return choices
 
 
 def _summarise(found: dict[str, Any]) -> None:
@@ -212,6 +279,15 @@ def _ratios(figure: Figure, sides: dict[str, Any]) -> list[dict[str, Any]]:
         one = {"over": over, "side": best, "value": value, "low": min(each), "high": max(each)}
         met = None if least is None else value >= least
         found.append(one | {"bar": least, "met": met})
+        if over == "bare":
+            # What was tried last is our tuner's choice: what is left is what our loop costs.
+            each = [
+                statistics.median(mine["rates"]) / other["about"]["tried"][-1]["images_per_second"]
+                for mine, other in zip(ours["rounds"], sides[best]["rounds"], strict=False)
+            ]
+            one |= {"side": "bare, configured alike", "value": statistics.median(each)}
+            one |= {"low": min(each), "high": max(each)}
+            found.append(one | {"bar": None, "met": None})
     return found
 
 
@@ -229,12 +305,25 @@ def _setting_of(found: dict[str, Any]) -> str:
     return "; or ".join(dict.fromkeys(said))
 
 
+def _failures(result: dict[str, Any]) -> list[str]:
+    """A line for each side that did not run, or not in all rounds, with the reason."""
+    lines = []
+    for side, one in result["sides"].items():
+        if "failed" in one:
+            done = len(one["rounds"])
+            when = (
+                f"did not run after {done} of {result['rounds']} rounds" if done else "did not run"
+            )
+            lines += ["", f"`{side}` {when}: {one['failed']}."]
+    return lines
+
+
 def report(name: str, result: dict[str, Any], home: Path) -> list[str]:
     """The section of one figure, as lines of Markdown; draws the plot."""
     sides = {side: one for side, one in result["sides"].items() if "median" in one}
     bars = {side: (one["median"], one["low"], one["high"]) for side, one in sides.items()}
     if not bars:
-        return ["No side answered."]
+        return ["No side answered.", *_failures(result)]
     title = result["figure"]["title"]
     lines = [pages.plot(home, name, title, "training images per second", bars), ""]
     batch = result["figure"]["batch"]
@@ -259,19 +348,20 @@ def report(name: str, result: dict[str, Any], home: Path) -> list[str]:
         rows.append([f"ours / {one['side']}", f"{one['value']:.2f}", spread, bar, verdict])
     if rows:
         lines += ["", *pages.table(["ratio", "median", "in the rounds", "bar", ""], rows)]
-    failed = [side for side, one in result["sides"].items() if "failed" in one]
-    if failed:
-        lines += ["", f"Did not run: {', '.join(failed)}."]
+    lines += _failures(result)
     versions: dict[str, str] = {}
     for one in sides.values():
         versions |= one["versions"]
     listed = ", ".join(f"{package} {version}" for package, version in sorted(versions.items()))
     where = machine.words(result["machine"])
     forced = f", PyTorch held to {result['isa']}" if result["isa"] else ""
+    busy = result["machine"]["busy_with_others"]
+    idle = "" if busy is None else f" Other programs kept {busy:.1f} cores busy meanwhile."
     lines += [
         "",
         f"{result['rounds']} rounds, {result['threads']} threads{forced}, {result['data']} "
-        f"pictures, {result['figure']['images']:,} an epoch. {where}; {listed}.",
+        f"pictures, {result['figure']['images']:,} an epoch, compiling {result['compile']}; "
+        f"{result['minutes']:.0f} minutes. {where}; {listed}.{idle}",
     ]
     return lines
 
@@ -292,15 +382,42 @@ def _choice(text: str, threads: int) -> dict[str, Any]:
     }
 
 
+def _source(text: str) -> tuple[str, str]:
+    """`NAME=SOURCE` as (absolute source, name)."""
+    name, equals, source = text.partition("=")
+    if not equals or Path(text).exists():
+        name, source = "real", text
+    return (str(Path(source).resolve()) if Path(source).exists() else source, name)
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    minutes = ", ".join(f"{figure.name} {figure.minutes}" for figure in FIGURES.values())
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="Minutes that three rounds of all sides take on two slow processors with nothing "
+        f"else to do: {minutes}. Each side is measured for some seconds a round after an epoch "
+        "that is not counted; most of the rest is starting, tuning and compiling.",
+    )
     add = parser.add_argument
     add("figure", choices=[*FIGURES, "all"])
     add("--sides", default=",".join(SIDES), help="which, separated by commas (default: all)")
     add("--rounds", type=int, default=3, help="turns of each side (default: 3, the least)")
     add("--threads", type=int, default=machine.cores(), help="processors of every side")
-    add("--data", default="", help="a real set: folder, IDX, archive … (default: synthetic)")
-    add("--compile", choices=["auto", "on", "off"], default="auto", help="for bare and ours")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="a real set: folder, IDX, archive …, and what the page calls it; several times for "
+        "several sets, of which a figure takes the first that fits (default: synthetic pictures)",
+    )
+    add(
+        "--compile",
+        choices=["auto", "on", "off"],
+        default="off",
+        help="torch.compile, for bare and ours alike (default: off; auto lets both find out "
+        "whether it is faster, which adds minutes to resnet18)",
+    )
     add("--choice", default="", help="the bare loop's, not searched: bf16,channels_last,4")
     add("--isa", choices=list(ISA), default="", help="hold PyTorch to a lesser processor")
     add("--quick", action="store_true", help="only see that it works; README.md stays as it is")
@@ -323,14 +440,13 @@ def main() -> None:
     failed = False
     with tempfile.TemporaryDirectory(prefix="neocog-rates-") as work:
         setting = Setting(
-            sides=given.sides.split(","),
+            sides=[side for side in SIDES if side in given.sides.split(",")],
             rounds=1 if given.quick else given.rounds,
             threads=given.threads,
             compile=given.compile,
             quick=given.quick,
-            data=str(Path(given.data).resolve())
-            if given.data and Path(given.data).exists()
-            else given.data,
+            data=dict(map(_source, given.data)),
+            synthetic=given.figure == "all",
             isa=given.isa,
             choice=_choice(given.choice, given.threads),
             home=given.out or (Path(work) / "page" if given.quick else pages.HOME),

@@ -1,5 +1,6 @@
 """A training that ends when it was said to, under clocks that tests turn by hand."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -148,3 +149,37 @@ def test_what_the_user_says_about_waiting_stays(
         monkeypatch.setenv(name, value)
     host.wait_patiently()
     assert os.environ.get("GOMP_SPINCOUNT") == want
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_memory_is_kept_inside_and_given_back_outside() -> None:
+    """Page faults of twenty maps of 64 MB: a process of its own, where nothing else allocates."""
+    script = """
+import resource, torch
+from neocog.host import memory_kept
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+plain = faults()
+with memory_kept():
+    faults()
+    kept = faults()
+print(plain, kept, faults())
+"""
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("another C library")
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
+    )
+    plain, kept, after = (int(one) for one in found.stdout.split())
+    assert kept < plain / 10
+    assert after > plain / 2

@@ -509,3 +509,91 @@ def test_a_time_that_is_over_before_it_begins_is_refused(
     with pytest.raises(ConfigError, match="nothing is left for training") as caught:
         run(job, tmp_path)
     assert "--minutes" in caught.value.hint
+
+
+class Late:
+    """An arrival that is late: it takes so many looks until it is there."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def query(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def synchronize(self) -> None:
+        self.looks = 0
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose numbers arrive some steps later, as an accelerator's do."""
+    waits = itertools.cycle((0, 3, 1, 40))
+    monkeypatch.setattr("neocog.engine.loop.at_once", lambda _: False)
+    monkeypatch.setattr(
+        "neocog.engine.ledger._send", lambda loss: (loss.clone(), Late(next(waits)))
+    )
+
+
+def told(events: Sequence[Event]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Events without what depends on the time of day."""
+    return [
+        (
+            event.step,
+            event.kind,
+            {k: v for k, v in event.values.items() if "second" not in k},
+        )
+        for event in events
+    ]
+
+
+def test_losses_that_arrive_late_tell_the_same_story(
+    digits: Dataset, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    values = {**ALL_ON, "model": "cnn", "checkpoint": {"every_steps": 7}}
+    saves: list[int] = []
+
+    def save(event: Event, control: Control) -> None:
+        if event.kind == "step" and event.step % 7 == 0:
+            saves.append(event.step)
+            control.save()
+
+    want, plain_events = run(make(digits, values), tmp_path / "plain", [save])
+    request.getfixturevalue("late")
+    got, late_events = run(make(digits, values), tmp_path / "late", [save])
+    assert told(late_events) == told(plain_events)
+    assert saves[: len(saves) // 2] == saves[len(saves) // 2 :]
+    for name, weight in want.weights.items():
+        assert torch.equal(weight, got.weights[name]), name
+
+
+@pytest.mark.usefixtures("late")
+def test_a_checkpoint_knows_the_events_of_all_steps_before_it(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """A save that is asked for at step 5 happens later, and counts what has been told by then."""
+
+    def save(event: Event, control: Control) -> None:
+        if event.kind == "step" and event.step == 5:
+            control.save()
+            control.stop("enough")
+
+    _, events = run(make(digits, {"model": "mlp"}), tmp_path, [save])
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    steps = [event.step for event in events[: found.meta["events"]] if event.kind == "step"]
+    assert steps == list(range(1, found.state.step + 1))
+
+
+@pytest.mark.usefixtures("late")
+def test_a_loss_that_arrives_late_and_is_no_number_names_its_step(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    job = make(digits, {"model": "mlp"})
+    broken = int(order(digits.splits["train"], seed=0, epoch=0)[70])
+    digits_weights = digits.weights.clone()
+    digits_weights[broken] = math.inf
+    job = dataclasses.replace(job, data=dataclasses.replace(digits, weights=digits_weights))
+    with pytest.raises(NonFiniteLossError, match=r"at step 2 \(epoch 1\)"):
+        run(job, tmp_path)
+    assert checkpoint.load_latest(tmp_path) is None

@@ -1,7 +1,7 @@
 """The sides of a comparison, one module each, run as `python -m sides.NAME ORDER ANSWER`.
 
-Each reads an order (JSON), trains, and writes an answer (JSON): pictures a second in every counted
-epoch, what it did, and the versions that did it.
+Each reads an order (JSON), trains until it has measured enough, and writes an answer (JSON):
+pictures a second in every counted epoch, what it did, and the versions that did it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from figures import FIGURES, Figure
+from figures import FIGURES, RUN, Figure
 
 __all__ = ["Order", "answer", "read_order"]
 
@@ -33,8 +33,8 @@ class Order:
     """Pictures an epoch: whole batches."""
     batch: int
     """Pictures a step."""
-    epochs: int
-    """Epochs; the first is not counted."""
+    seconds: float
+    """How long to measure, at least: so many seconds, and one epoch after the first."""
     threads: int
     """Processors that every side gets."""
     compile: str
@@ -50,6 +50,15 @@ class Order:
     def net(self) -> Figure:
         """The figure, at this order's batch."""
         return dataclasses.replace(FIGURES[self.figure], batch=self.batch, images=self.images)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the run that a side is at the beginning of; it stops when it has enough."""
+        return 2 if self.quick else max(2, RUN // self.images)
+
+    def enough(self, seconds: list[float]) -> bool:
+        """Whether the epochs so far will do, from the seconds of all; the first is not counted."""
+        return len(seconds) >= 2 and sum(seconds[1:]) >= self.seconds
 
     def rates(self, seconds: list[float]) -> list[float]:
         """Pictures a second of each epoch but the first, from the seconds of all."""

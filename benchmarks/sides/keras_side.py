@@ -17,7 +17,7 @@ import numpy as np
 from figures import LR, MOMENTUM
 from pictures import Pictures, open_pictures
 
-from sides import answer, read_order
+from sides import Order, answer, read_order
 
 __all__ = ["main"]
 
@@ -44,12 +44,14 @@ class Batches(keras.utils.PyDataset):
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of each epoch."""
+    """Seconds and mean loss of each epoch; ends the run when there are enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
         super().__init__()
+        self.order = order
         self.began = 0.0
         self.seconds: list[float] = []
+        self.losses: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin."""
@@ -58,6 +60,9 @@ class Clock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """End."""
         self.seconds.append(time.perf_counter() - self.began)
+        self.losses.append(float(logs["loss"]))
+        if self.order.enough(self.seconds):
+            self.model.stop_training = True
 
 
 def main() -> None:
@@ -75,11 +80,12 @@ def main() -> None:
         metrics=["accuracy"],
     )
     pictures = open_pictures(order.data, order.net, channels_last=True)
-    clock = Clock()
+    clock = Clock(order)
     model.fit(Batches(pictures, order.batch), epochs=order.epochs, callbacks=[clock])
     answer(
         order.rates(clock.seconds),
         ("keras", "jax") if backend == "jax" else ("keras",),
+        loss=clock.losses[0],
         backend=backend,
         threads=order.threads,
         augmentation="NumPy, per batch in a PyDataset",

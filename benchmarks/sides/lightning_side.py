@@ -18,7 +18,7 @@ from pictures import open_pictures
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sides import answer, read_order
+from sides import Order, answer, read_order
 from sides.tutorial import Samples
 
 __all__ = ["main"]
@@ -49,19 +49,26 @@ class Module(lightning.LightningModule):
 
 
 class Clock(lightning.Callback):
-    """Seconds of each epoch; the checkpoint after it is not in them."""
+    """Seconds and last loss of each epoch; ends the run when there are enough.
 
-    def __init__(self) -> None:
+    The checkpoint after an epoch is not in its seconds.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
         self.began = 0.0
         self.seconds: list[float] = []
+        self.losses: list[float] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Begin."""
         self.began = time.perf_counter()
 
-    def on_train_epoch_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """End. Lightning calls its checkpoint callback after all others."""
         self.seconds.append(time.perf_counter() - self.began)
+        self.losses.append(float(trainer.callback_metrics["train_loss"]))
+        trainer.should_stop = self.order.enough(self.seconds)
 
 
 def main() -> None:
@@ -78,7 +85,7 @@ def main() -> None:
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    clock = Clock()
+    clock = Clock(order)
     trainer = lightning.Trainer(
         max_epochs=order.epochs,
         accelerator="cpu",
@@ -91,6 +98,7 @@ def main() -> None:
     answer(
         order.rates(clock.seconds),
         ("lightning",),
+        loss=clock.losses[0],
         **options,
         threads=order.threads,
         augmentation="NumPy, per sample in __getitem__",

@@ -1,9 +1,10 @@
 """Our side: `neocog.fit` from a file to a run folder, with everything on.
 
-The rate is what the run's own epoch events say: training steps with augmentation, statistics,
-events and progress, without validation and saving. The run is announced as a long one (`RUN`) and
-stopped after the epochs that are measured, so that the tuner decides as it would for real; every
-round tunes afresh.
+The rate comes from the run's own events: training steps with augmentation, statistics, events and
+progress, and the checkpoint. That one is written once an epoch, so it is charged at the share that
+the measured epoch has of one of `EPOCH` pictures. Validation is on, and not counted: no other side
+has one. The run is announced as a long one and stopped when enough is measured, so that the tuner
+decides as it would for real; every round tunes afresh.
 """
 
 from __future__ import annotations
@@ -17,31 +18,68 @@ from typing import TYPE_CHECKING
 
 import nets
 import torch
-from figures import LR, MOMENTUM, RUN
+from figures import EPOCH, LR, MOMENTUM
 
 import neocog
-from neocog.config import AugmentRecipe, DataRecipe, EngineRecipe, OptimRecipe, Recipe
+from neocog.config import (
+    AugmentRecipe,
+    DataRecipe,
+    EngineRecipe,
+    OptimRecipe,
+    Recipe,
+    ScheduleRecipe,
+)
 from sides import Order, answer, read_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from neocog.engine.control import Control
     from neocog.records import Event
 
-__all__ = ["main"]
+__all__ = ["main", "spent"]
 
 
 def recipe(order: Order) -> Recipe:
     """What the other sides do, in our words."""
     figure = order.net
-    epochs = order.epochs if order.quick else max(order.epochs, RUN // order.images)
     return Recipe(
         data=DataRecipe(source=order.data),
         augment=AugmentRecipe(
             flip=0.5 if figure.flip else 0.0, shift=figure.shift / figure.size, padding="zero"
         ),
         optim=OptimRecipe(name="momentum", momentum=MOMENTUM, lr=LR, weight_decay=0.0),
-        engine=EngineRecipe(epochs=epochs, batch=order.batch, device="cpu", compile=order.compile),
+        schedule=ScheduleRecipe(name="constant"),
+        engine=EngineRecipe(
+            epochs=order.epochs, batch=order.batch, device="cpu", compile=order.compile
+        ),
     )
+
+
+def spent(events: Iterable[Event], images: int) -> tuple[list[float], list[float]]:
+    """Seconds of each epoch with its share of what lies between epochs, and that by itself.
+
+    Between the event of one epoch and the first step of the next lie the console's line, the
+    callbacks and the checkpoint. The first epoch has nothing before it.
+
+    Args:
+        events: of the run.
+        images: pictures an epoch.
+    """
+    seconds: list[float] = []
+    between: list[float] = []
+    ended = last = 0.0
+    for event in events:
+        if event.kind == "step":
+            last = event.time
+        elif event.kind == "epoch":
+            steps = float(event.values["seconds"])
+            if seconds:
+                between.append(max(0.0, last - ended - steps))
+                steps += between[-1] * images / EPOCH
+            seconds.append(steps)
+            ended = event.time
+    return seconds, between
 
 
 def main() -> None:
@@ -49,10 +87,13 @@ def main() -> None:
     order = read_order()
     torch.set_num_threads(order.threads)
     shutil.rmtree(Path(os.environ["NEOCOG_CACHE"]) / "tuned", ignore_errors=True)
+    seconds: list[float] = []
 
     def enough(event: Event, control: Control) -> None:
-        if event.kind == "epoch" and event.values["epoch"] >= order.epochs:
-            control.stop("measured")
+        if event.kind == "epoch":
+            seconds.append(event.values["seconds"])
+            if order.enough(seconds):
+                control.stop("measured")
 
     model = nets.build(order.net) if order.figure in nets.OWN else order.figure
     began = time.perf_counter()
@@ -60,18 +101,21 @@ def main() -> None:
         model, recipe=recipe(order), out=Path(order.folder) / "run", callbacks=[enough]
     )
     whole = time.perf_counter() - began
-    epochs = [event.values for event in run.events if event.kind == "epoch"]
+    charged, between = spent(run.events, order.images)
     engine = run.recipe.engine
+    losses = [event.values["loss"] for event in run.events if event.kind == "epoch"]
     answer(
-        [values["images_per_second"] for values in epochs if values["epoch"] >= 2],
+        order.rates(charged),
         ("pillow",),
+        loss=losses[0],
         precision=engine.precision,
         layout=engine.layout,
         compile=engine.compile,
         threads=engine.threads,
         neocog=neocog.__version__,
         augment=dataclasses.asdict(run.recipe.augment),
-        seconds_outside_epochs=round(whole - sum(values["seconds"] for values in epochs), 2),
+        seconds_between_epochs=[round(one, 4) for one in between],
+        seconds_outside_epochs=round(whole - sum(seconds), 2),
         augmentation="neocog's own, per batch on uint8",
     )
 

@@ -34,17 +34,18 @@ class Samples(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(image), label
 
 
-def train(order: Order) -> list[float]:
-    """Seconds of each epoch."""
+def train(order: Order) -> tuple[list[float], list[float]]:
+    """Seconds and mean loss of each epoch."""
     model = nets.build(order.net)
     loader = DataLoader(
         Samples(open_pictures(order.data, order.net)), batch_size=order.batch, shuffle=True
     )
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
-    seconds = []
+    seconds: list[float] = []
+    losses: list[float] = []
     model.train()
-    for _ in range(order.epochs):
+    while not order.enough(seconds):
         began = time.perf_counter()
         running = 0.0
         for inputs, labels in loader:
@@ -54,15 +55,18 @@ def train(order: Order) -> list[float]:
             optimizer.step()
             running += loss.item()
         seconds.append(time.perf_counter() - began)
-    return seconds
+        losses.append(running / len(loader))
+    return seconds, losses
 
 
 def main() -> None:
     """One round."""
     order = read_order()
     torch.set_num_threads(order.threads)
+    seconds, losses = train(order)
     answer(
-        order.rates(train(order)),
+        order.rates(seconds),
+        loss=losses[0],
         precision="fp32",
         layout="contiguous",
         threads=order.threads,

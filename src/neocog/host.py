@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["born", "cores", "wait_patiently"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["born", "cores", "memory_kept", "wait_patiently"]
 
 SPIN = "1000"
 """Turns that a thread of GNU OpenMP waits in a loop for the others before it sleeps. By default it
 is some milliseconds. That gains nothing measurable on a quiet machine, and where another program
 holds a core the waiting threads hold the others: a small network on 2 cores, both also wanted by
 another program, learned from 117 to 570 pictures a second by default and from 1,100 like this."""
+
+_TRIM, _MMAP = -1, -3
+"""`mallopt`: free memory at the top that goes back to the system; size from which a block is
+mapped by itself, and unmapped as soon as it is freed."""
+_LARGEST = 32 << 20
+"""What glibc raises the size for mapping to by itself, in bytes; trimming to twice of it."""
 
 _IMPORTED = time.monotonic()
 
@@ -50,3 +62,28 @@ def wait_patiently() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+
+
+@contextlib.contextmanager
+def memory_kept() -> Iterator[None]:
+    """Within the block, memory that was freed is used again instead of going back to the system.
+
+    The maps of one training step are as large as those of the step before. By default glibc gives
+    each of them back and asks for it again, and the system clears every page anew: a seventh of
+    the time of `speednet` at batch 512, which learns 1.2 times as fast inside this block. Where
+    the C library is another one, nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        tune, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError, TypeError):
+        yield
+        return
+    tune(_MMAP, 1 << 30)
+    tune(_TRIM, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        tune(_MMAP, _LARGEST)
+        tune(_TRIM, 2 * _LARGEST)
+        trim(0)

@@ -244,7 +244,8 @@ class Augment:
         images = self._move(batch.images, batch.ids, epoch)
         images = self._recolor(images, batch.ids, epoch)
         if recipe.cutout:
-            fill = torch.tensor(self.mean, device=images.device) * 255
+            # Filled on the device: a copy of numbers from the host would wait for it.
+            fill = torch.stack([torch.full((), x, device=images.device) for x in self.mean]) * 255
             key = chance.key(self.seed, epoch, "cutout")
             images = mixing.cutout(images.float(), batch.ids, key, recipe.cutout, fill)
         batch = replace(batch, images=images)

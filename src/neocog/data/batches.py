@@ -6,22 +6,27 @@ is remembered between batches, so an epoch can be taken up at any one of them.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from neocog import chance
+from neocog.data.ahead import ahead
+from neocog.data.resident import send
 from neocog.records import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
+    from collections.abc import Callable, Iterator
 
     from neocog.data.augment import Augment
     from neocog.data.dataset import Dataset
 
 __all__ = ["batches_per_epoch", "eval_batches", "order", "train_batches"]
+
+AHEAD = 2
+"""Batches that are prepared beyond the one that a step on an accelerator has."""
 
 
 def order(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -50,31 +55,42 @@ def batches_per_epoch(n: int, batch: int) -> int:
 
 
 def _fetch(
-    data: Dataset,
-    ids: Tensor,
-    device: torch.device,
-    tops: Tensor | None = None,
-    lefts: Tensor | None = None,
+    data: Dataset, ids: Tensor, tops: Tensor | None = None, lefts: Tensor | None = None
 ) -> Batch:
-    """The samples `ids` on `device`: the only place where pixels change machines.
-
-    A set that fits on an accelerator could live there: its `images.gather` would answer there, and
-    nothing else here would change.
-    """
-    images = data.images.gather(ids, data.size, tops, lefts)
-    pinned = device.type == "cuda" and images.device.type == "cpu"
-
-    def move(tensor: Tensor) -> Tensor:
-        # Pinned memory lets the copy run beside the arithmetic of the step before.
-        return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
-
+    """The samples `ids`, where the data lives."""
     return Batch(
-        images=move(images),
-        targets=move(data.targets[ids]),
-        weights=move(data.weights[ids]),
-        valid=torch.ones(len(ids), dtype=torch.bool, device=device),
-        ids=move(ids),
+        images=data.images.gather(ids, data.size, tops, lefts),
+        targets=data.targets[ids],
+        weights=data.weights[ids],
+        valid=torch.ones(len(ids), dtype=torch.bool, device=ids.device),
+        ids=ids,
     )
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor changed."""
+    return Batch(**{field.name: change(getattr(batch, field.name)) for field in fields(batch)})
+
+
+def _deliver(batches: Iterator[Batch], data: Dataset, device: torch.device) -> Iterator[Batch]:
+    """The batches on `device`: the only place where pixels change machines.
+
+    What goes to an accelerator is gathered by a thread while the step before runs. Its copy is
+    queued here, in the caller's stream, and not hidden behind the step: 3000 pictures of 224×224
+    are 0.45 GB as uint8, 2 % of what the bus carries in the second that they train.
+
+    On a processor that thread gains nothing: the step has all cores already. On two cores a step
+    of 512 CIFAR pictures, 5 ms of it to gather and augment them, took 78 ms with `lenet5` and
+    31 ms with `mlp` without the thread, 79 ms and 33 ms with it.
+    """
+    if device.type in ("cpu", data.targets.device.type):
+        for one in batches:
+            yield _each(one, lambda tensor: tensor.to(device))
+        return
+    if device.type == "cuda":
+        batches = (_each(one, Tensor.pin_memory) for one in batches)
+    for one in ahead(batches, AHEAD):
+        yield _each(one, lambda tensor: send(tensor, device))
 
 
 def train_batches(
@@ -111,9 +127,8 @@ def train_batches(
         raise ValueError(f"expected batches of at least 1 image, got {batch}")
     if not 0 <= start <= count:
         raise ValueError(f"expected a start in 0…{count}, the batches of this epoch, got {start}")
-    return _train_batches(
-        data, order(ids, seed=seed, epoch=epoch), batch, epoch, augment, start, torch.device(device)
-    )
+    ids = order(data.images.ready(ids, data.size), seed=seed, epoch=epoch)
+    return _train_batches(data, ids, batch, epoch, augment, start, torch.device(device))
 
 
 def _train_batches(
@@ -126,13 +141,19 @@ def _train_batches(
     device: torch.device,
 ) -> Iterator[Batch]:
     n, count = len(ids), batches_per_epoch(len(ids), batch)
-    for index in range(start, count):
-        mine = ids[index * n // count : (index + 1) * n // count]
-        if augment is None:
-            yield _fetch(data, mine, device)
-        else:
-            tops, lefts = augment.windows(data.images.sizes[mine], data.size, mine, epoch)
-            yield augment(_fetch(data, mine, device, tops, lefts), epoch)
+    parts = (ids[i * n // count : (i + 1) * n // count] for i in range(start, count))
+    fetched = (_fetch(data, mine, *_windows(data, mine, augment, epoch)) for mine in parts)
+    for one in _deliver(fetched, data, device):
+        yield one if augment is None else augment(one, epoch)
+
+
+def _windows(
+    data: Dataset, ids: Tensor, augment: Augment | None, epoch: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Top and left of each window; None where it is the centred one."""
+    if augment is None or data.images.whole(data.size):
+        return None, None
+    return augment.windows(data.images.sizes[ids], data.size, ids, epoch)
 
 
 def eval_batches(
@@ -159,18 +180,14 @@ def eval_batches(
     """
     if batch < 1:
         raise ValueError(f"expected batches of at least 1 image, got {batch}")
-    return _eval_batches(data, ids, batch, pad, torch.device(device))
+    ids = data.images.ready(ids, data.size)
+    fetched = (_padded(data, ids[i : i + batch], batch, pad) for i in range(0, len(ids), batch))
+    return _deliver(fetched, data, torch.device(device))
 
 
-def _eval_batches(
-    data: Dataset, ids: Tensor, batch: int, pad: bool, device: torch.device
-) -> Iterator[Batch]:
-    for first in range(0, len(ids), batch):
-        mine = ids[first : first + batch]
-        missing = batch - len(mine)
-        if not missing or not pad:
-            yield _fetch(data, mine, device)
-            continue
-        filled = _fetch(data, torch.cat([mine, mine[-1:].expand(missing)]), device)
-        filled.valid[batch - missing :] = False
-        yield filled
+def _padded(data: Dataset, ids: Tensor, batch: int, pad: bool) -> Batch:
+    """The samples `ids`, filled up to a whole batch where that is wanted."""
+    if not pad or len(ids) == batch:
+        return _fetch(data, ids)
+    filled = _fetch(data, torch.cat([ids, ids[-1:].expand(batch - len(ids))]))
+    return replace(filled, valid=torch.arange(batch, device=ids.device) < len(ids))

@@ -44,6 +44,8 @@ class Images:
         """1 or 3."""
         self.uniform = bool(len(sizes) > 0 and (sizes == sizes[0]).all())
         """Whether all pictures share one size."""
+        self.nbytes = total
+        """Bytes of all pictures."""
         self.sizes = torch.from_numpy(np.ascontiguousarray(sizes))
         """N×2, int64: height and width of each picture."""
         self._stack = None
@@ -80,6 +82,19 @@ class Images:
         one = self._flat[start : start + height * width * self.channels]
         return np.array(one).reshape(height, width, self.channels)
 
+    def whole(self, size: tuple[int, int]) -> bool:
+        """Whether every picture has just this height and width, and so no window but itself."""
+        return self.uniform and (int(self._heights[0]), int(self._widths[0])) == size
+
+    def ready(self, ids: Tensor, size: tuple[int, int]) -> Tensor:
+        """Ids for the windows of `size` to come, on the device of the pixels; here as they are.
+
+        Args:
+            ids: N, int64, on the host.
+            size: height and width of the windows.
+        """
+        return ids
+
     def gather(
         self,
         ids: Tensor,
@@ -102,6 +117,17 @@ class Images:
             IndexError: an id outside 0…N−1.
             ValueError: a window that leaves its picture.
         """
+        rows, top, left = self._windows_inside(ids, size, tops, lefts)
+        if self._stack is not None and self.whole(size):
+            taken = self._stack.index_select(0, ids)
+        else:
+            taken = torch.from_numpy(self._windows(rows, top, left, size))
+        return taken.view(len(rows), *size, self.channels).permute(0, 3, 1, 2)
+
+    def _windows_inside(
+        self, ids: Tensor, size: tuple[int, int], tops: Tensor | None, lefts: Tensor | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Id, first row and first column of each window, B each; the errors are `gather`'s."""
         height, width = size
         rows = ids.numpy()
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
@@ -116,24 +142,17 @@ class Images:
                 f"expected a window inside picture {rows[bad]} of {heights[bad]}×{widths[bad]}, "
                 f"got {height}×{width} from row {top[bad]}, column {left[bad]}"
             )
-        shape = (len(rows), height, width, self.channels)
-        if self._stack is not None and (int(self._heights[0]), int(self._widths[0])) == size:
-            whole = self._stack.index_select(0, ids)
-            return whole.view(shape).permute(0, 3, 1, 2)
-        return torch.from_numpy(
-            self._windows(rows, top, left, widths, size).reshape(shape)
-        ).permute(0, 3, 1, 2)
+        return rows, top, left
 
     def _windows(
         self,
         rows: NDArray[np.int64],
         top: NDArray[np.int64],
         left: NDArray[np.int64],
-        widths: NDArray[np.int64],
         size: tuple[int, int],
     ) -> NDArray[np.uint8]:
         """(B·h)×(w·C) bytes: every row of every window is one run of the flat bytes."""
-        height, run = size[0], size[1] * self.channels
+        height, run, widths = size[0], size[1] * self.channels, self._widths[rows]
         first = self._starts[rows] + (top * widths + left) * self.channels
         starts = first[:, None] + np.arange(height) * (widths * self.channels)[:, None]
         # A view whose row i is the run that begins at byte i: overlapping, never written to. NumPy

@@ -116,8 +116,8 @@ def affine(
     )
     # Multiplied out, so that identity parameters give whole numbers without rounding.
     moved = torch.stack([centre_x + right, centre_y + down], 1).to(torch.float32)
-    centre = moved.new_tensor([centre_x, centre_y])
-    offset = centre - (matrix * moved[:, None, :]).sum(2)
+    turned = (matrix * moved[:, None, :]).sum(2)
+    offset = torch.stack([centre_x - turned[:, 0], centre_y - turned[:, 1]], 1)
     return torch.cat([matrix, offset[:, :, None]], dim=2)
 
 

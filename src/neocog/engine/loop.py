@@ -19,6 +19,7 @@ import torch
 
 from neocog import chance
 from neocog.data.batches import train_batches
+from neocog.data.resident import resident
 from neocog.engine import checkpoint, optim, schedule
 from neocog.engine.averaging import Average
 from neocog.engine.budget import LOOKS, Budget
@@ -35,8 +36,10 @@ from neocog.engine.control import (
 )
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.engine.job import Outcome, length
-from neocog.engine.step import train_step
+from neocog.engine.ledger import Ledger, at_once
+from neocog.engine.step import non_finite, train_step
 from neocog.errors import ConfigError, NonFiniteLossError
+from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
 from neocog.records import Event, TrainState
 
@@ -131,7 +134,8 @@ def train(
         history: the events up to that state.
 
     Raises:
-        NonFiniteLossError: naming the step and the samples; the weights are as before that step.
+        NonFiniteLossError: naming the step and the samples. The weights are as before that step;
+            on an accelerator, where the host runs some steps ahead, only those of the checkpoints.
     """
     size = length(job.recipe, len(job.data.splits["train"]))
     if job.choice.layout == "channels_last":
@@ -173,7 +177,7 @@ def _surroundings(job: Job) -> Iterator[None]:
     devices = [job.device] if job.device.type == "cuda" else []
     torch.set_num_threads(job.choice.threads)
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), memory_kept():
             yield
     finally:
         torch.set_num_threads(threads)
@@ -199,6 +203,8 @@ class _Run:
         self.began = time.monotonic() - (history[-1].time if history else 0.0)
         self.seconds, self.images = 0.0, 0
         self.losses: list[float] = []
+        self.ledger = Ledger()
+        self.data = resident(job.data, job.device)
         self.peak = live.optimizers.lr
         self.full = FULL if job.ends is None else TIME
         self.budget = self._budget(history) if job.ends is not None else None
@@ -228,10 +234,12 @@ class _Run:
         ]
 
     def emit(self, kind: str, **values: Any) -> None:
+        """Tell everyone of something that happened at the present step."""
+        self._tell(self.live.step, kind, values)
+
+    def _tell(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Tell everyone, then do what the callbacks asked for."""
-        event = Event(
-            step=self.live.step, kind=kind, values=values, time=time.monotonic() - self.began
-        )
+        event = Event(step=step, kind=kind, values=values, time=time.monotonic() - self.began)
         self.count += 1
         for listener in self.listeners:
             listener(event)
@@ -268,6 +276,7 @@ class _Run:
         if name is not None and weights_only:
             checkpoint.save_weights(self.folder / f"{name}.safetensors", self.live.weights)
             return
+        self._settle(wait=True)  # a checkpoint counts the events of all steps before it
         meta = {"events": self.count}
         checkpoint.save(self.folder, self.live.state(), name=name, meta=meta)
         if name is None:
@@ -332,15 +341,15 @@ class _Run:
         began, images = time.monotonic(), self.images
         last = began
         for batches in self._steps(epoch):
-            loss = self._step(epoch, batches)
+            self._step(epoch, batches)
             self.images += sum(len(one.ids) for one in batches)
-            self.losses.append(loss)
-            self.emit("step", loss=loss, lr=self.live.optimizers.lr)
+            self._settle(wait=False)
             if self.budget:
                 last, before = time.monotonic(), last
                 self.budget.stepped(last - before)
             if self._over():
                 break
+        self._settle(wait=True)
         spent = time.monotonic() - began
         self.seconds += spent
         self.emit(
@@ -362,7 +371,7 @@ class _Run:
         job, group = self.job, self.job.recipe.engine.accumulate
         done = self.live.step % self.size.steps
         batches = train_batches(
-            job.data,
+            self.data,
             batch=self.size.batch,
             seed=job.recipe.seed,
             epoch=epoch,
@@ -373,14 +382,14 @@ class _Run:
         for _ in range(done, self.size.steps):
             yield list(itertools.islice(batches, group))
 
-    def _step(self, epoch: int, batches: list[Batch]) -> float:
-        """One optimiser step: rate, random state, update, average; the loss."""
+    def _step(self, epoch: int, batches: list[Batch]) -> None:
+        """One optimiser step: rate, random state, update, average; the loss goes to the ledger."""
         job, live = self.job, self.live
         live.optimizers.set_lr(self._rate())
         torch.manual_seed(chance.key(job.recipe.seed, "step", live.step))
         job.network.train()
         try:
-            loss = train_step(
+            stepped = train_step(
                 self.forward,
                 self.parameters,
                 batches,
@@ -388,20 +397,35 @@ class _Run:
                 normalize=self.normalize,
                 optimizers=live.optimizers,
                 scaler=live.scaler,
+                check=at_once(job.device),
             )
         except NonFiniteLossError as error:
-            names = ", ".join(job.data.names[i] for i in error.ids[:8])
-            more = f" and {len(error.ids) - 8} more" if len(error.ids) > 8 else ""
-            raise NonFiniteLossError(
-                f"{error.message} at step {live.step + 1} (epoch {epoch + 1}); "
-                f"samples {error.ids[:8]}: {names}{more}",
-                "lower --lr, clip with --set optim.clip_norm=1, or look at these samples",
-                ids=error.ids,
-            ) from None
+            raise self._named(error, live.step + 1) from None
         live.step += 1
         if live.average:
             live.average.update(job.network, live.step)
-        return loss.item()
+        self.ledger.put(live.step, live.optimizers.lr, stepped)
+
+    def _settle(self, *, wait: bool) -> None:
+        """Tell of the steps whose loss is there."""
+        for entry in self.ledger.settled(wait=wait):
+            loss = entry.value.item()
+            if not math.isfinite(loss):
+                raise self._named(non_finite(loss, entry.stepped.samples), entry.step)
+            self.losses.append(loss)
+            self._tell(entry.step, "step", {"loss": loss, "lr": entry.lr})
+
+    def _named(self, error: NonFiniteLossError, step: int) -> NonFiniteLossError:
+        """The error with the step and the names of its samples."""
+        names = ", ".join(self.job.data.names[i] for i in error.ids[:8])
+        more = f" and {len(error.ids) - 8} more" if len(error.ids) > 8 else ""
+        epoch = (step - 1) // self.size.steps + 1
+        return NonFiniteLossError(
+            f"{error.message} at step {step} (epoch {epoch}); "
+            f"samples {error.ids[:8]}: {names}{more}",
+            "lower --lr, clip with --set optim.clip_norm=1, or look at these samples",
+            ids=error.ids,
+        )
 
     def _validate(self, *, sample: bool = False) -> dict[str, float]:
         """`val_loss`, `val_accuracy`, … of the weights that would be kept now.

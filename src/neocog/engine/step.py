@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from neocog.layers import Normalize
     from neocog.records import Batch
 
-__all__ = ["train_step"]
+__all__ = ["Stepped", "non_finite", "train_step"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """What a step found, on its device."""
+
+    loss: Tensor
+    """The weighted mean loss with all penalties, a scalar."""
+    samples: Sequence[tuple[Tensor, Batch]]
+    """The losses of the samples of each batch, B float32, and the batch."""
 
 
 def train_step(
@@ -30,10 +41,20 @@ def train_step(
     normalize: Normalize,
     optimizers: optim.Optimizers,
     scaler: torch.amp.GradScaler,
-) -> Tensor:
-    """One optimiser step over one or more batches; the weighted mean loss, a scalar.
+    check: bool = True,
+) -> Stepped:
+    """One optimiser step over one or more batches.
 
-    A non-finite loss raises before any weight moves.
+    Args:
+        forward: the network, or what it was compiled to.
+        parameters: those that are trained.
+        batches: of one step.
+        job: task, recipe, device and arithmetic.
+        normalize: bytes to what the network takes.
+        optimizers: over the parameters.
+        scaler: of the loss, for fp16.
+        check: read the loss, and raise before any weight moves where it is not finite. Without,
+            nothing waits for the device, and whoever reads the loss must look.
 
     Raises:
         NonFiniteLossError: with the ids of the samples.
@@ -46,6 +67,7 @@ def train_step(
     weight = torch.stack([(one.weights * one.valid).sum() for one in batches]).sum()
     weight = weight.clamp(min=1e-12)  # a step of nothing but samples of weight 0 teaches nothing
     total = torch.zeros((), device=job.device)
+    samples: list[tuple[Tensor, Batch]] = []
     for one in batches:
         images = normalize(one.images)
         if job.choice.layout == "channels_last":
@@ -54,8 +76,9 @@ def train_step(
             outputs = forward(images)
         losses = job.task.loss(outputs.float(), one, training=True)
         loss = (losses * one.weights * one.valid).sum() / weight
-        if not torch.isfinite(loss):
-            raise _non_finite(loss, losses, one)
+        samples.append((losses.detach(), one))
+        if check and not torch.isfinite(loss):
+            raise non_finite(loss.item(), samples[-1:])
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     extra = optim.penalty(parameters, recipe)
@@ -71,12 +94,15 @@ def train_step(
         optim.clip(parameters, recipe.clip_norm)
     scaler.step(steps)
     scaler.update()
-    return total
+    return Stepped(loss=total, samples=samples)
 
 
-def _non_finite(loss: Tensor, losses: Tensor, batch: Batch) -> NonFiniteLossError:
+def non_finite(loss: float, samples: Sequence[tuple[Tensor, Batch]]) -> NonFiniteLossError:
     """The error that names the samples; the loop adds the step and the names."""
-    bad = batch.ids[~torch.isfinite(losses) & batch.valid].tolist()
-    return NonFiniteLossError(
-        f"the loss is {loss.item()}", ids=bad or batch.ids[batch.valid].tolist()
-    )
+    bad = [
+        number
+        for losses, batch in samples
+        for number in batch.ids[~torch.isfinite(losses) & batch.valid].tolist()
+    ]
+    every = [number for _, batch in samples for number in batch.ids[batch.valid].tolist()]
+    return NonFiniteLossError(f"the loss is {loss}", ids=bad or every)

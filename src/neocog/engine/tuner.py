@@ -28,7 +28,7 @@ from neocog.engine.job import Choice, Layout, Precision, length
 from neocog.engine.step import train_step
 from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
-from neocog.host import cores
+from neocog.host import cores, memory_kept
 from neocog.layers import Normalize
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     began = time.monotonic()
     threads = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
+        with _aside(job):
             trials = _measure(job, open_choices)
     finally:
         torch.set_num_threads(threads)
@@ -151,12 +151,10 @@ def seconds_per_picture(job: Job, *, pictures: int = 128) -> float:
     threads = torch.get_num_threads()
     times = []
     try:
-        with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
-            for choice in dict.fromkeys((open_choices[0], open_choices[-1])):
+        with _aside(job):
+            for choice in open_choices[:2]:
                 candidate = _Candidate(job, choice)
-                candidate.step([batch])
-                candidate.times.clear()
-                candidate.step([batch])
+                candidate.warm([batch])
                 candidate.step([batch])
                 times.append(candidate.best)
     finally:
@@ -164,8 +162,16 @@ def seconds_per_picture(job: Job, *, pictures: int = 128) -> float:
     return min(times) / len(batch.ids)
 
 
+@contextlib.contextmanager
+def _aside(job: Job) -> Iterator[None]:
+    """The surroundings of a training, without its traces."""
+    devices = [job.device] if job.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), memory_kept():
+        yield
+
+
 def _candidates(job: Job) -> list[Choice]:
-    """What the recipe leaves open, the plain loop first."""
+    """What the recipe leaves open: the plain loop, then the most promising first."""
     engine, cuda = job.recipe.engine, job.device.type == "cuda"
     half: Precision = "bf16" if not cuda or torch.cuda.is_bf16_supported() else "fp16"
     precisions: list[Precision] = [job.choice.precision]
@@ -174,10 +180,11 @@ def _candidates(job: Job) -> list[Choice]:
     layouts: list[Layout] = [job.choice.layout]
     if engine.layout == "auto":
         layouts = ["contiguous", "channels_last"]
-    return [
+    plain, *others = [
         dataclasses.replace(job.choice, precision=precision, layout=layout)
         for precision, layout in itertools.product(precisions, layouts)
     ]
+    return [plain, *reversed(others)]
 
 
 class _Candidate:
@@ -222,6 +229,12 @@ class _Candidate:
         _wait(self.job.device)
         self.times.append(time.perf_counter() - began)
 
+    def warm(self, batches: Sequence[Batch]) -> None:
+        """The first step also sets up memory and kernels; the second is the first that counts."""
+        self.step(batches)
+        self.times.clear()
+        self.step(batches)
+
     def trial(self) -> Trial:
         """What was measured."""
         return Trial(choice=self.choice, seconds=self.best, error=self.error)
@@ -235,9 +248,7 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
     few = [_first(whole[0], LEAST_BATCH)]
     training = not _draws(_Candidate(job, choices[0]), few[0])
     reference = _gradients(plain, few[0], training)
-    plain.step(few)
-    plain.times.clear()  # the first step also sets up memory and kernels
-    plain.step(few)
+    plain.warm(few)
     pictures = sum(len(one.ids) for one in whole)
     each = plain.best * pictures / len(few[0].ids)  # an estimate: small steps are dearer
     total = length(job.recipe, len(job.data.splits["train"])).total
@@ -251,20 +262,17 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
         return []
     batches = whole if affordable >= pictures else [_first(whole[0], affordable)]
     ends = time.monotonic() + budget
-    plain.times.clear()
-    plain.step(batches)
-    plain.times.clear()
-    plain.step(batches)
+    plain.warm(batches)
     crew = [plain]
     for choice in choices[1:]:
         candidate = _Candidate(job, choice)
         with contextlib.suppress(RuntimeError, NeocogError):  # what does not run is no candidate
             candidate.error = agreement(reference, _gradients(candidate, few[0], training))
             if within(candidate.error, choice.precision):
-                candidate.step(batches)
-                candidate.times.clear()
-                candidate.step(batches)
+                candidate.warm(batches)
                 crew.append(candidate)
+        if time.monotonic() > ends:
+            break
     _race(crew, batches, ends)
     leader = min(crew, key=lambda one: one.best)
     crew += _fewer_threads(job, leader, batches, ends)
@@ -296,10 +304,10 @@ def _fewer_threads(
         return []
     found = []
     for threads in sorted({1, max(1, most // 2)}):
+        if time.monotonic() > ends:
+            break
         candidate = _Candidate(job, dataclasses.replace(leader.choice, threads=threads))
-        candidate.step(batches)
-        candidate.times.clear()
-        candidate.step(batches)
+        candidate.warm(batches)
         found.append(candidate)
     _race([leader, *found], batches, ends)
     return found

@@ -1,0 +1,109 @@
+"""The network that is chosen for a time: from the table, by measuring, below what was told."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import neocog
+from neocog import ladder
+from neocog.config import DataRecipe, EngineRecipe, OptimRecipe, Recipe
+from neocog.data import dataset
+from neocog.data.dataset import Dataset
+from neocog.engine.job import plain
+from neocog.verbs.choose import choose
+from neocog.verbs.console import Console
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return dataset.load(DataRecipe(source="digits", val=0.2))
+
+
+def chosen(
+    recipe: Recipe, data: Dataset, *, seconds: float | None = 60.0, told: tuple[str, ...] = ()
+) -> tuple[Recipe, Dataset]:
+    device = torch.device("cpu")
+    return choose(
+        recipe,
+        data,
+        told=told,
+        device=device,
+        choice=plain(recipe.engine, device),
+        ends=None if seconds is None else time.monotonic() + seconds,
+        loading=0.0,
+        console=Console(quiet=True),
+    )
+
+
+TIMED = Recipe(data=DataRecipe(source="digits", val=0.2), engine=EngineRecipe(minutes=1.0))
+
+
+def test_a_network_that_was_named_stays(digits: Dataset) -> None:
+    recipe = dataclasses.replace(TIMED, model="mlp")
+    assert chosen(recipe, digits) == (recipe, digits)
+
+
+def test_without_a_time_it_is_the_default_one(digits: Dataset) -> None:
+    found, _ = chosen(Recipe(), digits, seconds=None)
+    assert found == dataclasses.replace(Recipe(), model="cnn")
+
+
+def test_with_a_time_it_is_one_of_the_table_with_its_usual_settings(digits: Dataset) -> None:
+    found, data = chosen(TIMED, digits)
+    rung = next(
+        one for one in ladder.rungs() if one.model == found.model and one.args == found.model_args
+    )
+    height = round(rung.shrink * digits.size[0])
+    assert data.size == (height, height)
+    assert found.optim.name == "muon"
+    assert found.engine.views == "many"
+    assert found.engine.minutes == 1.0
+
+
+def test_what_was_told_stays(digits: Dataset) -> None:
+    recipe = dataclasses.replace(TIMED, optim=OptimRecipe(name="sgd", lr=0.3))
+    found, data = chosen(recipe, digits, told=("optim.name", "engine.views", "data.size"))
+    assert found.optim.name == "sgd"
+    assert found.optim.lr == 0.3
+    assert found.engine.views == "one"
+    assert data.size == (8, 8)
+
+
+def test_the_most_promising_is_taken(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dear one promises more, until there is no time for it."""
+    cheap = ladder.Rung(
+        model="speednet", args={"width": 4}, shrink=1.0, curve=((1e3, 0.5), (1e6, 0.2))
+    )
+    dear = ladder.Rung(
+        model="speednet", args={"width": 8}, shrink=1.0, curve=((1e3, 0.4), (1e6, 0.1))
+    )
+    monkeypatch.setattr(ladder, "rungs", lambda: (cheap, dear))
+    cost = {4: 1e-4, 8: 4e-3}
+    monkeypatch.setattr(
+        "neocog.engine.tuner.seconds_per_picture",
+        lambda job: cost[job.recipe.model_args["width"]],
+    )
+    assert chosen(TIMED, digits, seconds=600)[0].model_args == {"width": 8}
+    assert chosen(TIMED, digits, seconds=10)[0].model_args == {"width": 4}
+
+
+def test_pictures_that_no_candidate_takes_get_the_default_one() -> None:
+    tiny = dataset.load(DataRecipe(source="digits", size=(4, 4)))
+    found, data = chosen(TIMED, tiny)
+    assert found.model == "cnn"
+    assert data is tiny
+
+
+def test_a_run_of_six_seconds(tmp_path: Path) -> None:
+    """From beginning to end: the chosen network is in the manifest, and evaluation repeats."""
+    recipe = dataclasses.replace(TIMED, engine=EngineRecipe(minutes=0.15))
+    run = neocog.fit(data="digits", recipe=recipe, out=str(tmp_path / "run"), quiet=True)
+    assert run.recipe.model == "speednet"
+    assert run.recipe.engine.epochs is None
+    assert run.summary["reason"] == "the time is up"
+    assert run.summary["steps"] > 0
+    again, _ = run.score(run.data(), "val", torch.device("cpu"))
+    assert again == run.scores["val"]
