@@ -597,3 +597,58 @@ def test_a_loss_that_arrives_late_and_is_no_number_names_its_step(
     with pytest.raises(NonFiniteLossError, match=r"at step 2 \(epoch 1\)"):
         run(job, tmp_path)
     assert checkpoint.load_latest(tmp_path) is None
+
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def moved(job: Job, precision: Any = "fp32") -> Job:
+    """The job on the first CUDA device."""
+    device = torch.device("cuda", 0)
+    choice = dataclasses.replace(job.choice, precision=precision, layout="channels_last")
+    return dataclasses.replace(job, network=job.network.to(device), device=device, choice=choice)
+
+
+@on_cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_epoch_on_cuda_waits_for_the_device(
+    digits: Dataset, tmp_path: Path, precision: str
+) -> None:
+    """PyTorch itself raises where the host would wait, from the first step to the last."""
+    job = moved(make(digits, {"model": "cnn", "engine": {"ema": 0.9}}), precision)
+    steps = length(job.recipe, len(digits.splits["train"])).steps
+
+    def watch(event: Event, _: Control) -> None:
+        last = event.kind == "step" and event.step % steps == 0
+        torch.cuda.set_sync_debug_mode("default" if last else "error")
+
+    try:
+        _, events = run(job, tmp_path, [watch])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [event.step for event in events if event.kind == "step"] == list(range(1, 2 * steps + 1))
+
+
+@on_cuda
+def test_cuda_learns_what_the_processor_learns(digits: Dataset, tmp_path: Path) -> None:
+    values = {"model": "cnn", "model_args": {"dropout": 0.0}, "augment": {"shift": 0.125}}
+    _, want = run(make(digits, values), tmp_path / "cpu")
+    _, got = run(moved(make(digits, values)), tmp_path / "cuda")
+    pairs = [
+        (one.values["loss"], other.values["loss"])
+        for one, other in zip(want, got, strict=True)
+        if one.kind == "step"
+    ]
+    assert [b for _, b in pairs[:5]] == pytest.approx([a for a, _ in pairs[:5]], rel=1e-2)
+    assert pairs[-1][1] < 0.5 * pairs[0][1]
+
+
+@on_cuda
+def test_a_loss_on_cuda_that_is_no_number_names_its_step(digits: Dataset, tmp_path: Path) -> None:
+    broken = int(order(digits.splits["train"], seed=0, epoch=0)[70])
+    weights = digits.weights.clone()
+    weights[broken] = math.inf
+    job = make(digits, {"model": "mlp"})
+    job = moved(dataclasses.replace(job, data=dataclasses.replace(digits, weights=weights)))
+    with pytest.raises(NonFiniteLossError, match=r"at step 2 \(epoch 1\)"):
+        run(job, tmp_path)

@@ -9,6 +9,7 @@ as one that was never stopped, and the number of workers cannot matter.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 __all__ = ["MASK", "draw", "key", "mix"]
@@ -37,11 +38,13 @@ def mix(x: Any) -> Any:
     return x ^ (x >> 15)
 
 
+@functools.lru_cache(maxsize=4096)
 def key(*parts: int | str) -> int:
     """One 32-bit key from what a draw is for, for example `key(seed, epoch, "flip")`.
 
     Integers may be of any size; strings are hashed by their UTF-8 bytes (FNV-1a), not by Python's
-    salted `hash`. The order of the parts matters.
+    salted `hash`. The order of the parts matters. Most keys are wanted for every batch of an epoch,
+    so the last ones are remembered.
 
     >>> key(0, 1, "flip") != key(1, 0, "flip") != key(0, 1, "shift")
     True

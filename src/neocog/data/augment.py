@@ -290,8 +290,9 @@ class Augment:
         if not (any(reach) or recipe.flip or recipe.flip_vertical or recipe.rotate or recipe.scale):
             return images
         flips = {
-            name: self._between(ids, epoch, name, 0, 1) < getattr(recipe, name)
+            name: self._between(ids, epoch, name, 0, 1) < odds
             for name in ("flip", "flip_vertical")
+            if (odds := getattr(recipe, name))
         }
         if recipe.alternate and recipe.flip:
             turns = draws.integers(chance.key(self.seed, "turns"), ids, torch.full_like(ids, 2))

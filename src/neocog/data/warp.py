@@ -83,8 +83,8 @@ def affine(
     zoom: Tensor,
     down: Tensor,
     right: Tensor,
-    flip: Tensor,
-    flip_vertical: Tensor,
+    flip: Tensor | None = None,
+    flip_vertical: Tensor | None = None,
 ) -> Tensor:
     """Matrices of: mirror, turn anticlockwise and zoom about the centre, then shift.
 
@@ -94,8 +94,8 @@ def affine(
         zoom: B, float32: 2 makes things twice as large.
         down: B, pixels.
         right: B, pixels.
-        flip: B, bool: left to right.
-        flip_vertical: B, bool: top to bottom.
+        flip: B, bool: left to right; None: nowhere.
+        flip_vertical: B, bool: top to bottom; None: nowhere.
 
     Returns:
         B×2×3 float32: the (x, y) in the source of each (x, y, 1) in the result; pixel centres lie
@@ -104,8 +104,9 @@ def affine(
     centre_y, centre_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     radians = torch.deg2rad(degrees)
     cos, sin = torch.cos(radians) / zoom, torch.sin(radians) / zoom
-    sign_x = 1 - 2 * flip.to(torch.float32)
-    sign_y = 1 - 2 * flip_vertical.to(torch.float32)
+    sign_x, sign_y = (
+        1.0 if one is None else 1 - 2 * one.to(torch.float32) for one in (flip, flip_vertical)
+    )
     # With y pointing down, the source of an anticlockwise turn is (x cos − y sin, x sin + y cos).
     matrix = torch.stack(
         [
