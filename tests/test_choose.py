@@ -33,7 +33,6 @@ def chosen(
         device=device,
         choice=plain(recipe.engine, device),
         ends=None if seconds is None else time.monotonic() + seconds,
-        loading=0.0,
         console=Console(quiet=True),
     )
 

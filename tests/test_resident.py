@@ -72,6 +72,7 @@ def data_of(count: int, shapes: str) -> Dataset:
         faults=(),
         duplicates={},
         notes=(),
+        seconds=0.0,
         recipe=DataRecipe(source="noise"),
         seed=0,
     )

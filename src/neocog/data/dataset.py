@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from html import escape
@@ -93,6 +94,8 @@ class Dataset:
     any."""
     notes: tuple[str, ...]
     """What people should know, one sentence each."""
+    seconds: float
+    """What reading and packing took when that was last done; opening a pack takes none."""
     recipe: DataRecipe
     """What was asked for."""
     seed: int
@@ -237,6 +240,7 @@ def _make(
     """
     from neocog.data.sources import read
 
+    began = time.monotonic()
     named = _sources(recipe)
     main = read(named.pop(""), few=few)
     merged = merge(main, {name: read(source, few=True) for name, source in named.items()})
@@ -262,6 +266,7 @@ def _make(
             work=work,
             notes=merged.notes,
             progress=progress,
+            began=began,
         )
     packed = open_pack(folder)
     if packed is None:
@@ -344,6 +349,7 @@ def _assemble(
         faults=(*faults, *(_twin(packed, splits, pair, n) for pair, n in duplicates.items())),
         duplicates=duplicates,
         notes=tuple(meta["notes"]),
+        seconds=meta.get("seconds", 0.0),
         recipe=recipe,
         seed=seed,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def pack(
     work: Path,
     notes: tuple[str, ...] = (),
     progress: Progress | None = None,
+    began: float | None = None,
 ) -> Path:
     """Write a pack, unless the cache has it.
 
@@ -99,6 +101,7 @@ def pack(
         work: a folder on the cache's disk that holds nothing but the spool.
         notes: what people should know, kept beside the pack.
         progress: told how far it is.
+        began: when reading began, by `time.monotonic`; None: now.
 
     Returns:
         The pack's folder.
@@ -106,6 +109,7 @@ def pack(
     Raises:
         DataError: every file changed since the scan.
     """
+    began = time.monotonic() if began is None else began
     facts = _facts(source)
     made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
     if open_pack(made) is not None:
@@ -143,6 +147,7 @@ def pack(
         "notes": list(notes),
         "counts": {name: [one.found, one.used, one.skipped] for name, one in counts.items()},
         "fingerprint": _fingerprint(source, scan, facts),
+        "seconds": round(time.monotonic() - began, 2),
     }
     write_meta(work, meta)
     if progress is not None:

@@ -60,7 +60,6 @@ def choose(
     device: torch.device,
     choice: Choice,
     ends: float | None,
-    loading: float,
     console: Console,
 ) -> tuple[Recipe, Dataset]:
     """A recipe whose network is `auto` with one that has a name, and the data at its size.
@@ -73,7 +72,6 @@ def choose(
         choice: the plain loop.
         ends: when the run must be over, by `time.monotonic`. None: there is no hurry, and the
             network is the default one.
-        loading: seconds that opening the data took; another size costs them again.
         console: says what was chosen.
     """
     if recipe.model != "auto":
@@ -84,7 +82,7 @@ def choose(
         for rung in ladder.rungs():
             if found and time.monotonic() > stop:
                 break  # those that follow are dearer
-            candidate = _measure(rung, recipe, data, told, device, choice, ends, loading)
+            candidate = _measure(rung, recipe, data, told, device, choice, ends)
             if candidate is not None:
                 found.append(candidate)
     if not found:
@@ -112,7 +110,6 @@ def _measure(
     device: torch.device,
     choice: Choice,
     ends: float,
-    loading: float,
 ) -> _Candidate | None:
     """How many pictures a rung can see; None where it does not take these pictures."""
     recipe = usual.under(recipe, rung.model, told)
@@ -126,7 +123,7 @@ def _measure(
         area = (height * width) / (data.size[0] * data.size[1])
         resized = dataclasses.replace(recipe.data, size=(height, width))
         recipe = dataclasses.replace(recipe, data=resized)
-        before -= loading
+        before -= data.seconds  # every picture has to be read again
     resolved = recipes.resolve(dataclasses.replace(recipe, data=data.recipe), data)
     try:
         task = tasks.for_data(data, resolved)

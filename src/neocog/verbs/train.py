@@ -148,7 +148,6 @@ def train(
     device = machine.device_named(recipe.engine.device)
     choice = plain(recipe.engine, device)
     ends = _ends(recipe, time.monotonic() if began is None else began)
-    opening = time.monotonic()
     if data is None:
         data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
         console.done()
@@ -159,7 +158,6 @@ def train(
         device=device,
         choice=choice,
         ends=ends,
-        loading=time.monotonic() - opening,
         console=console,
     )
     recipe = recipes.resolve(recipe, data)
