@@ -9,7 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CLASSES", "EPOCH", "FIGURES", "LR", "MOMENTUM", "RUN", "SIDES", "Bar", "Figure", "Side"]
+from neocog.host import SPIN
+
+__all__ = [
+    "BARE",
+    "CLASSES",
+    "EPOCH",
+    "FIGURES",
+    "LR",
+    "MOMENTUM",
+    "RUN",
+    "SIDES",
+    "Bar",
+    "Figure",
+    "Side",
+]
 
 CLASSES = 10
 """Outputs of every net."""
@@ -155,6 +169,11 @@ class Side:
     """Added to its environment."""
 
 
+BARE = "sides.bare"
+"""Module of the sides that are ceilings."""
+PATIENT = {"GOMP_SPINCOUNT": SPIN}
+"""What `neocog train` sets before it imports torch; `neocog.fit` comes too late for that."""
+
 SIDES: dict[str, Side] = {
     "tutorial": Side(
         module="sides.tutorial",
@@ -164,11 +183,18 @@ SIDES: dict[str, Side] = {
         module="sides.ours",
         how="neocog.fit, all of it: augmentation, statistics, events, progress, checkpoints",
         # The bar is drawn, though into a file.
-        env={"FORCE_COLOR": "1", "TERM": "xterm"},
+        env={"FORCE_COLOR": "1", "TERM": "xterm"} | PATIENT,
     ),
     "bare": Side(
-        module="sides.bare",
+        module=BARE,
         how="ceiling: the step alone, on one batch in memory, in its fastest configuration",
+        options={"kept": False},
+    ),
+    "bare-kept": Side(
+        module=BARE,
+        how="the same with freed memory kept and threads that sleep soon, as ours has it",
+        options={"kept": True},
+        env=PATIENT,
     ),
     "lightning": Side(
         module="sides.lightning_side",

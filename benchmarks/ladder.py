@@ -17,14 +17,13 @@ from typing import Any
 import neocog
 from neocog.config import DataRecipe, EngineRecipe, Recipe
 from neocog.files import write_json
-from neocog.usual import under
 
 RUNGS: tuple[tuple[str, dict[str, Any], float, tuple[int, ...]], ...] = (
-    ("speednet", {"width": 16}, 1.0, (2, 4, 8, 16)),
-    ("speednet", {"width": 32}, 0.75, (4, 8)),
-    ("speednet", {"width": 32}, 1.0, (2, 4, 8)),
-    ("speednet", {"width": 64}, 0.75, (2, 4)),
-    ("speednet", {"width": 64}, 1.0, (2, 4, 8)),
+    ("speednet", {"width": 16}, 1.0, (4, 16)),
+    ("speednet", {"width": 32}, 0.75, (2, 8)),
+    ("speednet", {"width": 32}, 1.0, (2, 8)),
+    ("speednet", {"width": 64}, 0.75, (1, 4)),
+    ("speednet", {"width": 64}, 1.0, (2, 8)),
 )
 """Network, its arguments, side of the pictures as a share, epochs; the cheapest step first."""
 SIDE = 32
@@ -42,16 +41,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
     rungs, data = [], {}
-    for model, args, shrink, lengths in RUNGS:
+    for model, args, shrink, lengths in reversed(RUNGS):
         curve = []
-        for epochs in lengths:
+        for epochs in reversed(lengths):
             run = _run(options.source, options.runs, model, args, shrink, epochs)
             data = {name: run.manifest.data[name] for name in ("fingerprint", "splits")}
             seen = epochs * data["splits"]["train"]
             error = 1 - run.scores["val"].metrics["accuracy"].value
-            curve.append([seen, round(error, 4)])
+            curve.insert(0, [seen, round(error, 4)])
             print(f"{model} {args} {shrink:g} {epochs:3d} epochs: {100 * error:.2f} % wrong")
-        rungs.append({"model": model, "args": args, "shrink": shrink, "curve": curve})
+        rungs.insert(0, {"model": model, "args": args, "shrink": shrink, "curve": curve})
     about = (
         "Share of wrong answers on the held-back tenth of CIFAR-10's training part "
         f"({SIDE}×{SIDE}, JPEG edition) against pictures seen, one whole run with seed 0 for each "
@@ -67,15 +66,16 @@ def _run(
     """A finished run of one point."""
     words = [model, *(f"{name}{value}" for name, value in args.items()), f"{shrink:g}", str(epochs)]
     out = folder / "-".join(words)
-    if (out / "evaluation.json").is_file():
-        return neocog.open(out)
+    if (out / "manifest.json").is_file():
+        return neocog.resume(out)  # a finished one comes back as it is
     side = round(shrink * SIDE)
     recipe = Recipe(
+        model=model,
         data=DataRecipe(source=source, size=(side, side)),
         model_args=args,
         engine=EngineRecipe(epochs=epochs),
     )
-    return neocog.fit(recipe=under(recipe, model), out=out)
+    return neocog.fit(recipe=recipe, out=out)
 
 
 if __name__ == "__main__":

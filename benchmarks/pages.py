@@ -82,7 +82,7 @@ def plot(
             place,
             median,
             xerr=[[median - low], [high - median]],
-            color=CEILING if side == "bare" else colour,
+            color=CEILING if side.startswith("bare") else colour,
             error_kw={"elinewidth": 1, "capsize": 3},
         )
         axes.annotate(

@@ -55,7 +55,6 @@ def test_what_follows_training_still_fits(
     clock = Clock()
     length = 60 * minutes
     budget = Budget(clock() + length, during=500, after=2000, clock=clock)
-    budget.stepped(step)
     budget.looked(500, 500 * look)
     budget.saved(0.1)
     train(budget, clock, step, when * length, slower)
@@ -93,43 +92,57 @@ def test_once_over_it_stays_over() -> None:
     assert budget.over()
 
 
-def test_a_few_steps_before_the_end_are_no_epoch() -> None:
+def test_a_look_is_worth_it_only_where_it_leaves_time_for_more() -> None:
     clock = Clock()
     budget = Budget(clock() + 100, during=100, after=100, clock=clock)
     budget.stepped(0.5)
     budget.looked(100, 3.0)
-    assert not budget.nearly_over()
-    clock.now += budget.left - 3.9
-    assert budget.nearly_over()
+    assert not budget.pause()  # the last one was just now
+    clock.now += 1.5
+    assert budget.pause()
+    clock.now += budget.left - 3.4
+    assert not budget.pause()
     assert not budget.over()
 
 
-def test_a_process_knows_its_age() -> None:
-    """The child was started within this call, and imports half a second later."""
+def test_steps_on_their_way_take_their_time_too() -> None:
+    clock = Clock()
+    budget = Budget(clock() + 100, during=0, after=0, clock=clock)
+    budget.stepped(1.0)
+    clock.now += budget.left - 4
+    assert not budget.over()
+    assert not budget.over(pending=3)
+    assert budget.over(pending=4)
+
+
+def test_a_checkpoint_is_due_every_tenth_of_the_time() -> None:
+    clock = Clock()
+    budget = Budget(clock() + 100, during=0, after=0, clock=clock)
+    clock.now += 9
+    assert not budget.save_now()
+    clock.now += 1.5
+    assert budget.save_now()
+    budget.saved(0.1)
+    assert not budget.save_now()
+
+
+def test_a_program_knows_when_it_began() -> None:
+    """Waiting before the import is not the program's, and neither is what a shell did before it
+    turned into the program."""
     began = time.monotonic()
     found = subprocess.run(
         [
-            sys.executable,
+            "bash",
             "-c",
-            "import time; time.sleep(0.5)\nfrom neocog import host\nprint(host.born())",
+            f"sleep 0.7; exec {sys.executable} -c 'from neocog import host; print(host.born())'",
         ],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
     )
-    born = float(found.stdout)
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("no /proc: the import counts as birth")
-    assert began - 0.05 <= born <= began + 0.5  # the kernel counts in hundredths
-
-
-def test_without_proc_the_import_counts_as_birth(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert host.born() == host._IMPORTED
+    ended = time.monotonic()
+    assert began + 0.65 <= float(found.stdout) <= ended
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,10 +84,52 @@ def test_the_most_promising_is_taken(digits: Dataset, monkeypatch: pytest.Monkey
     cost = {4: 1e-4, 8: 4e-3}
     monkeypatch.setattr(
         "neocog.engine.tuner.seconds_per_picture",
-        lambda job: cost[job.recipe.model_args["width"]],
+        lambda job: (cost[job.recipe.model_args["width"]], cost[job.recipe.model_args["width"]]),
     )
     assert chosen(TIMED, digits, seconds=600)[0].model_args == {"width": 8}
     assert chosen(TIMED, digits, seconds=10)[0].model_args == {"width": 4}
+
+
+def small(shrink: float) -> ladder.Rung:
+    """A candidate that promises the most, whatever it costs."""
+    return ladder.Rung(
+        model="speednet", args={"width": 4}, shrink=shrink, curve=((1.0, 0.01), (2.0, 0.001))
+    )
+
+
+def test_a_resolution_that_its_network_does_not_take_is_no_candidate(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6×6 pixels are too few for speednet."""
+    monkeypatch.setattr(ladder, "rungs", lambda: (small(0.75),))
+    assert chosen(TIMED, digits)[0].model == "cnn"
+
+
+def test_another_resolution_holds_back_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "rungs", lambda: (small(0.5),))
+    section = DataRecipe(source="digits", size=(16, 16))
+    large = dataset.load(section, seed=7)
+    recipe = dataclasses.replace(TIMED, data=DataRecipe(source="digits"))
+    found, data = chosen(recipe, large)
+    assert found.data.size == data.size == (8, 8)
+    assert data.seed == 7
+    for part, ids in large.splits.items():
+        assert torch.equal(data.splits[part], ids)
+    assert chosen(recipe, large, told=("data.size",))[0].model == "cnn"
+
+
+def test_numbers_get_a_candidate_too(tmp_path: Path) -> None:
+    """Usual settings of a classifier that a regression has no use for do not keep it away."""
+    pictures = torch.arange(40 * 64, dtype=torch.uint8).view(40, 8, 8).numpy()
+    file = tmp_path / "numbers.npz"
+    np.savez(file, x=pictures, y=np.linspace(0, 1, 40, dtype=np.float32))
+    section = DataRecipe(source=str(file))
+    data = dataset.load(section)
+    found, _ = chosen(dataclasses.replace(TIMED, data=section), data)
+    assert found.model == "speednet"
+    assert found.loss.label_smoothing == 0
+    named, _ = chosen(dataclasses.replace(TIMED, data=section, model="speednet"), data)
+    assert named.loss.label_smoothing == 0
 
 
 def test_pictures_that_no_candidate_takes_get_the_default_one() -> None:
@@ -96,13 +139,15 @@ def test_pictures_that_no_candidate_takes_get_the_default_one() -> None:
     assert data is tiny
 
 
-def test_a_run_of_six_seconds(tmp_path: Path) -> None:
+def test_a_run_of_nine_seconds(tmp_path: Path) -> None:
     """From beginning to end: the chosen network is in the manifest, and evaluation repeats."""
+    began = time.monotonic()
     recipe = dataclasses.replace(TIMED, engine=EngineRecipe(minutes=0.15))
     run = neocog.fit(data="digits", recipe=recipe, out=str(tmp_path / "run"), quiet=True)
     assert run.recipe.model == "speednet"
     assert run.recipe.engine.epochs is None
     assert run.summary["reason"] == "the time is up"
     assert run.summary["steps"] > 0
+    assert time.monotonic() - began < 18  # 9 s, and as many for a machine that others use too
     again, _ = run.score(run.data(), "val", torch.device("cpu"))
     assert again == run.scores["val"]

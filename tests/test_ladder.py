@@ -1,15 +1,19 @@
 """The table of candidates, and which of them is taken."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neocog.config import AugmentRecipe, OptimRecipe, Recipe
+from neocog.cli import PLACES, _recipe
+from neocog.config import AugmentRecipe, EngineRecipe, OptimRecipe, Recipe
+from neocog.errors import ConfigError
 from neocog.ladder import Rung, best, rungs
 from neocog.models.catalog import CATALOG, build
-from neocog.settings import apply_settings, from_dict, merge, paths
+from neocog.settings import apply_settings, from_dict, merge, paths, to_dict
 from neocog.usual import USUAL, under, usual
 
 
@@ -63,3 +67,36 @@ def test_what_differs_from_the_default_stays_even_untold() -> None:
     assert found.optim.momentum == 0.3
     assert found.augment.shift == 0.0
     assert found.optim.name == USUAL["speednet"]["optim"]["name"]
+
+
+def told(*settings: str, config: Path | None = None, **options: object) -> tuple[Recipe, set[str]]:
+    """What the command line makes of its words."""
+    empty = dict.fromkeys(PLACES)
+    recipe, named = _recipe("digits", config, settings, {**empty, **options})
+    return recipe, named
+
+
+def test_one_length_puts_out_the_other(tmp_path: Path) -> None:
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({"config": to_dict(Recipe(engine=EngineRecipe(epochs=20)))}))
+    assert told(config=file, minutes=5.0)[0].engine.epochs is None
+    assert told("engine.minutes=5", config=file)[0].engine.minutes == 5.0
+    assert told(config=file)[0].engine.epochs == 20
+    with pytest.raises(ConfigError, match="both say how long"):
+        told(epochs=3, minutes=5.0)
+
+
+def test_a_manifest_tells_everything(tmp_path: Path) -> None:
+    """Also what its version did not know yet: nothing is laid under it."""
+    config = to_dict(Recipe(model="speednet"))
+    del config["optim"]["normalize"]
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({"config": config}))
+    recipe, named = told(config=file)
+    assert under(recipe, "speednet", named) == recipe
+
+
+def test_another_optimiser_takes_none_of_the_usual_ones_settings() -> None:
+    recipe, named = told("optim.name=nesterov", model="speednet")
+    found = under(recipe, "speednet", named).optim
+    assert (found.name, found.momentum, found.normalize) == ("nesterov", 0.9, False)

@@ -430,75 +430,115 @@ def test_the_order_of_batches_is_that_of_the_data(digits: Dataset) -> None:
 
 
 class Turned:
-    """A clock that a step turns by so much, and everything else not at all."""
+    """A clock that a training step turns by so much, a look at a picture by so much, and everything
+    else not at all."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 500.0
         monkeypatch.setattr("neocog.engine.loop.time.monotonic", lambda: self.now)
 
-    def turn(self, job: Job, seconds: Callable[[int], float]) -> None:
-        """From now on each forward pass of training takes `seconds(number)`."""
-        count = itertools.count()
+    def turn(self, job: Job, step: float, look: float, slower: float = 1.0) -> None:
+        """From now on; `slower` times as long after half a minute."""
 
-        def took(module: nn.Module, *_: object) -> None:
-            if module.training:
-                self.now += seconds(next(count))
+        def took(module: nn.Module, inputs: tuple[torch.Tensor], _: object) -> None:
+            seconds = step if module.training else look * len(inputs[0])
+            self.now += seconds * (slower if self.now > 530 else 1.0)
 
         job.network.register_forward_hook(took)
 
 
-TIMED = {
+TIMED: dict[str, Any] = {
     "engine": {"minutes": 1.0, "epochs": None, "layout": "contiguous"},
     "schedule": {"name": "linear"},
 }
+STEP, LOOK = 0.5, 0.002
 
 
 @pytest.mark.parametrize("slower", [1.0, 3.0])
+@pytest.mark.parametrize("held", ["val", "test", "none"])
 def test_a_timed_training_ends_in_time_with_its_rate_at_the_end(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, held: str
 ) -> None:
-    """Also on a machine that becomes three times as slow half-way."""
+    """Also on a machine that becomes three times as slow half-way, and with whatever is held back
+    to be looked at afterwards."""
     clock = Turned(monkeypatch)
-    job = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60)
-    clock.turn(job, lambda _: 0.5 if clock.now < 530 else 0.5 * slower)
+    splits = {"train": digits.splits["train"]}
+    if held != "none":
+        splits[held] = digits.splits["val"]
+    data = dataclasses.replace(digits, splits=splits)
+    job = dataclasses.replace(make(data, TIMED), ends=clock.now + 60)
+    clock.turn(job, STEP, LOOK, slower)
     outcome, events = run(job, tmp_path)
     assert outcome.reason == "the time is up"
-    left = 560 - clock.now  # for the bundle and the report
-    assert 1.0 < left < 3.0 * slower + 1.5
+    after = slower * LOOK * len(splits.get(held, ()))
+    left = 560 - clock.now - after
+    # What is left for writing: 2.5 s on a machine that did not slow down, and the margin.
+    assert slower * 2.5 - slower * STEP <= left <= slower * 2.5 + 0.6 + slower * STEP
     rates = [event.values["lr"] for event in events if event.kind == "step"]
-    assert rates[0] == pytest.approx(job.recipe.optim.lr or 0.002)
+    assert rates[0] == pytest.approx(job.recipe.optim.lr or 0.002, rel=0.05)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.06 * rates[0]
     epochs = [event for event in events if event.kind == "epoch"]
-    assert [event.values["epoch"] for event in epochs] == list(range(1, len(epochs) + 1))
-    assert outcome.steps == len(rates) == events[-1].step
+    assert [event.values["epoch"] for event in epochs] == sorted(
+        {event.values["epoch"] for event in epochs}
+    )
+    assert epochs[-1].step == outcome.steps == len(rates) == events[-1].step
     assert events[0].values["epochs"] is None
+
+
+def test_a_timed_training_does_not_spend_its_time_on_news(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of a twentieth of a second: not each of a thousand is validated, saved and told."""
+    clock = Turned(monkeypatch)
+    few = dataclasses.replace(digits, splits={**digits.splits, "train": digits.splits["train"][:3]})
+    job = dataclasses.replace(make(few, TIMED), ends=clock.now + 60)
+    clock.turn(job, 0.05, LOOK / 10)
+    outcome, events = run(job, tmp_path)
+    epochs = [event for event in events if event.kind == "epoch"]
+    assert outcome.steps > 1000
+    assert 40 <= len(epochs) <= 100
+    losses = [event.values["loss"] for event in events if event.kind == "step"]
+    first = epochs[1].step - epochs[0].step
+    assert epochs[1].values["loss"] == pytest.approx(
+        math.fsum(losses[epochs[0].step : epochs[1].step]) / first
+    )
 
 
 def test_a_timed_training_goes_on_with_what_is_left(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Cut in the middle of a pass: it goes on from the checkpoint of a tenth of the time ago, and
+    what the second process took to begin counts too."""
     clock = Turned(monkeypatch)
     job = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60)
-    clock.turn(job, lambda _: 0.5)
+    clock.turn(job, STEP, LOOK)
 
-    def stop(event: Event, control: Control) -> None:
-        if event.kind == "epoch" and event.values["epoch"] == 2:
-            control.stop("cut here")
+    def stop(event: Event, _: Control) -> None:
+        if clock.now > 525:
+            raise KeyboardInterrupt
 
-    _, events = run(job, tmp_path, [stop])
+    told: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(job, folder=tmp_path, callbacks=[stop], listeners=[told.append])
     found = checkpoint.load_latest(tmp_path)
     assert found is not None
-    found.state.schedule["reason"] = ""
-    used = events[-1].time
-    again = dataclasses.replace(make(digits, TIMED), ends=clock.now + 60 - used)
-    clock.turn(again, lambda _: 0.5)
+    kept = told[: found.meta["events"]]
+    assert found.state.step % 23  # no pass ended there
+    assert 0 < len(told) - len(kept) < 20
+    used = told[0].values["used"] + told[-1].time
+    clock.now += 4  # until the second process trains
+    again = dataclasses.replace(make(digits, TIMED), ends=clock.now + 56 - used)
+    clock.turn(again, STEP, LOOK)
     more: list[Event] = []
-    loop.train(again, folder=tmp_path, listeners=[more.append], resume=found.state, history=events)
-    rates = [event.values["lr"] for event in (*events, *more) if event.kind == "step"]
-    assert rates == sorted(rates, reverse=True)
+    loop.train(again, folder=tmp_path, listeners=[more.append], resume=found.state, history=kept)
+    assert more[0].kind == "resume"
+    looks = 2 * 256 * LOOK  # to practise
+    assert more[0].values["used"] == pytest.approx(used + 4 + looks, abs=0.01)
+    rates = [event.values["lr"] for event in (*kept, *more) if event.kind == "step"]
     assert rates[-1] < 0.06 * rates[0]
-    assert 560 - clock.now == pytest.approx(3.0, abs=1.0)
+    left = (again.ends or 0) - clock.now - LOOK * len(digits.splits["val"])
+    assert 2.0 <= left <= 3.7
 
 
 def test_a_time_that_is_over_before_it_begins_is_refused(
@@ -509,6 +549,8 @@ def test_a_time_that_is_over_before_it_begins_is_refused(
     with pytest.raises(ConfigError, match="nothing is left for training") as caught:
         run(job, tmp_path)
     assert "--minutes" in caught.value.hint
+    with pytest.raises(ValueError, match="without epochs"):
+        run(make(digits, TIMED), tmp_path)
 
 
 class Late:

@@ -1,15 +1,18 @@
 """The ceiling: forward, loss, backward and update on one batch that lies ready, nothing else.
 
 The batch is augmented and normalised before the clock starts. The update is PyTorch's fused kernel,
-as in our side. Without `choices` in its options the ways of computing that our tuner knows
-(precision, layout, threads, compiling) are timed in turn, by code of its own, and the fastest is
-told. With them, each is measured, epoch by epoch in turn: the fastest of that search, and what our
-tuner chose in the same round where that is another. The faster one is the answer, so that neither a
-wrong search nor a wrong tuner lowers the ceiling.
+as in our side; with `kept` freed memory is kept, as our loop does.
+
+Without `choices` in its options the ways of computing that our tuner knows (precision, layout,
+threads, compiling) are timed in turn, by code of its own, and the fastest is told. With them, each
+is measured, epoch by epoch in turn: the fastest of that search, and what our tuner chose in the
+same round where that is another. The faster one is the answer, so that neither a wrong search nor a
+wrong tuner lowers the ceiling.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import time
@@ -22,6 +25,7 @@ import torch.nn.functional as F
 from figures import LR, MOMENTUM
 from pictures import open_pictures
 
+from neocog.host import memory_kept
 from sides import Order, answer, read_order
 
 __all__ = ["main"]
@@ -143,9 +147,15 @@ def measure(order: Order, choices: list[dict[str, Any]]) -> None:
 def main() -> None:
     """The search, or one round of the choices."""
     order = read_order()
-    if choices := order.options.get("choices"):
-        measure(order, choices)
-        return
+    with memory_kept() if order.options["kept"] else contextlib.nullcontext():
+        if choices := order.options.get("choices"):
+            measure(order, choices)
+        else:
+            seek(order)
+
+
+def seek(order: Order) -> None:
+    """Answers with the candidates and the fastest of them."""
     found = search(order)
     answer(
         [order.batch / found[0].median],

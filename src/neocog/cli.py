@@ -139,11 +139,12 @@ def _recipe(
 ) -> tuple[Any, set[str]]:
     """Defaults, then the file, then options, then `--set`; and what of it was told."""
     from neocog.config import Recipe
-    from neocog.settings import apply_settings, from_dict, load_file, merge, paths, place
-    from neocog.usual import usual
+    from neocog.settings import apply_settings, from_dict, load_file, paths, place, to_dict
 
     values = load_file(config) if config else {}
     told = values.get("model")
+    # A manifest tells everything: what its version did not know had its default then.
+    whole = paths(to_dict(Recipe())) if config and config.suffix == ".json" else set()
     if source is not None:
         values = place(values, "data.source", source)
     elif not values.get("data", {}).get("source"):
@@ -163,7 +164,26 @@ def _recipe(
             f"{config} names a network from outside neocog: {model}",
             f"if you trust that code, say so: --model {model}",
         )
-    return from_dict(Recipe, merge(usual(model), values)), paths(values)
+    return from_dict(Recipe, _one_length(values, options, settings)), paths(values) | whole
+
+
+def _one_length(
+    values: dict[str, Any], options: dict[str, Any], settings: tuple[str, ...]
+) -> dict[str, Any]:
+    """The command line's `--epochs` puts out a file's `minutes`, and the other way round."""
+    from neocog.settings import place
+
+    named = {name for name in ("epochs", "minutes") if options[name] is not None}
+    named |= {
+        name
+        for name in ("epochs", "minutes")
+        for one in settings
+        if one.partition("=")[0].strip() == f"engine.{name}"
+    }
+    if len(named) != 1:
+        return values
+    other = ({"epochs", "minutes"} - named).pop()
+    return place(values, f"engine.{other}", None)
 
 
 def _share(text: str) -> float | str:

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ mapped by itself, and unmapped as soon as it is freed."""
 _LARGEST = 32 << 20
 """What glibc raises the size for mapping to by itself, in bytes; trimming to twice of it."""
 
-_IMPORTED = time.monotonic()
+_BORN = time.monotonic() - time.process_time()
 
 
 def cores() -> int:
@@ -38,21 +37,12 @@ def cores() -> int:
 
 
 def born() -> float:
-    """When this process began, by `time.monotonic`.
+    """When this program began, by `time.monotonic`, to some hundredths of a second.
 
-    From /proc where there is one; elsewhere the time at which this module was imported, which is
-    some tenths of a second late.
+    The operating system knows when the process began, but a shell that turns into the program has
+    lived before it. What counts is the processor's time until this module was imported.
     """
-    try:
-        # The name of the program, in brackets, may hold anything; 20 fields later is the start,
-        # in ticks since boot.
-        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        ticks = int(fields[19])
-        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        age = uptime - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return _IMPORTED
-    return min(time.monotonic() - age, _IMPORTED)
+    return _BORN
 
 
 def wait_patiently() -> None:

@@ -128,22 +128,25 @@ def views_for(recipe: Recipe) -> Views:
     Args:
         recipe: resolved.
 
-    >>> from neocog.config import AugmentRecipe, EngineRecipe, Recipe
-    >>> many, digits = EngineRecipe(views="many"), AugmentRecipe(flip=0.0, shift=0.125)
-    >>> views_for(Recipe(engine=many, augment=digits)), views_for(Recipe(augment=digits))
-    ('shift', 'one')
-    >>> views_for(Recipe(engine=many, augment=AugmentRecipe(flip=0.5, shift=0.125)))
-    'mirror+shift'
-    >>> views_for(Recipe(engine=many, augment=AugmentRecipe(flip=0.5, shift=0.0)))
-    'mirror'
-    >>> views_for(Recipe(engine=many, augment=AugmentRecipe(flip=0.0, shift=0.0)))
-    'one'
+    >>> from neocog.config import AugmentRecipe, DataRecipe, EngineRecipe, Recipe
+    >>> def views(flip, shift, side):
+    ...     return views_for(
+    ...         Recipe(
+    ...             engine=EngineRecipe(views="many"),
+    ...             augment=AugmentRecipe(flip=flip, shift=shift),
+    ...             data=DataRecipe(size=(side, side)),
+    ...         )
+    ...     )
+    >>> views(0.0, 0.125, 8), views(0.5, 0.125, 32), views(0.5, 0.0, 32), views(0.0, 0.06, 8)
+    ('shift', 'mirror+shift', 'mirror', 'one')
     """
     if recipe.engine.views == "one":
         return "one"
+    # A share of a tiny picture may be no pixel at all.
+    shifts = any(augment.reach(recipe.augment, recipe.data.size or (1, 1)))
     if recipe.augment.flip:
-        return "mirror+shift" if recipe.augment.shift else "mirror"
-    return "shift" if recipe.augment.shift else "one"
+        return "mirror+shift" if shifts else "mirror"
+    return "shift" if shifts else "one"
 
 
 def _absolute(source: str) -> str:

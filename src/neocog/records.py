@@ -97,7 +97,7 @@ class Event:
     step: int
     """Optimiser steps done."""
     kind: str
-    """`start`, `step`, `epoch`, `rate`, `end`."""
+    """`start`, `step`, `epoch`, `rate`, `end`; `resume` in a run with `minutes`."""
     values: Mapping[str, Any]
     """JSON values; metrics are named `loss`, `val_loss`, `val_accuracy`, …"""
     time: float

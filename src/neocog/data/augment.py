@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.data.samples import TargetKind
 
-__all__ = ["Augment", "contact_sheet", "explain", "resolve", "tiles"]
+__all__ = ["Augment", "contact_sheet", "explain", "reach", "resolve", "tiles"]
 
 SMALL = 64
 """Pictures up to this many pixels a side are thumbnails, larger ones photographs."""
@@ -155,7 +155,7 @@ def explain(
         lines.append(f"not flipped: {why('flip')}; --set augment.flip=0.5 turns it on")
     if recipe.flip_vertical:
         lines.append(f"flipped top to bottom with probability {recipe.flip_vertical:g}")
-    down, right = _reach(recipe, size)
+    down, right = reach(recipe, size)
     if down or right:
         unit = "pixel" if down == 1 else "pixels"
         text = f"shifted by up to {down} {unit} down or up and {right} across, "
@@ -179,7 +179,7 @@ def explain(
     return tuple(lines)
 
 
-def _reach(recipe: AugmentRecipe, size: tuple[int, int]) -> tuple[int, int]:
+def reach(recipe: AugmentRecipe, size: tuple[int, int]) -> tuple[int, int]:
     """The largest shift down and across in pixels; some of the picture always stays."""
     share = recipe.shift or 0.0
     return min(round(share * size[0]), size[0] - 1), min(round(share * size[1]), size[1] - 1)
@@ -286,8 +286,8 @@ class Augment:
         """Flip, shift, turn and zoom, by index where that will do, else in one resampling."""
         recipe = self.recipe
         size = (images.shape[-2], images.shape[-1])
-        reach = _reach(recipe, size)
-        if not (any(reach) or recipe.flip or recipe.flip_vertical or recipe.rotate or recipe.scale):
+        far = reach(recipe, size)
+        if not (any(far) or recipe.flip or recipe.flip_vertical or recipe.rotate or recipe.scale):
             return images
         flips = {
             name: self._between(ids, epoch, name, 0, 1) < odds
@@ -298,12 +298,12 @@ class Augment:
             turns = draws.integers(chance.key(self.seed, "turns"), ids, torch.full_like(ids, 2))
             flips["flip"] = (turns + epoch) % 2 == 1
         down, right = (
-            draws.integers(chance.key(self.seed, epoch, name), ids, 2 * far + 1) - far
-            for name, far in zip(("down", "right"), reach, strict=True)
+            draws.integers(chance.key(self.seed, epoch, name), ids, 2 * most + 1) - most
+            for name, most in zip(("down", "right"), far, strict=True)
         )
         padding = recipe.padding or "zero"
         if not recipe.rotate and not recipe.scale:
-            return warp.shift_flip(images, down, right, **flips, padding=padding, reach=reach)
+            return warp.shift_flip(images, down, right, **flips, padding=padding, reach=far)
         rotate, scale = recipe.rotate or 0.0, recipe.scale or 0.0
         matrices = warp.affine(
             size,

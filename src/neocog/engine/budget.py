@@ -27,6 +27,13 @@ MARGIN = 0.01
 """Share of the time left that is kept back, for what nobody foresees: half a second in a minute."""
 MEMORY = 0.8
 """Weight of the past in the running mean of a step's seconds: some five steps."""
+SETTLED = 5
+"""Steps after which that mean says how fast the machine was when the run began."""
+PAUSE = 0.01
+"""Share of the time that lies between two validations, at least: a tiny set has a thousand passes a
+minute, and they are not a thousand news."""
+SAVES = 0.1
+"""Share of the time that lies between two checkpoints, at most."""
 
 
 class Budget:
@@ -53,7 +60,10 @@ class Budget:
         self.during, self.after = during, after
         self.clock = clock
         self.began = clock() - spent
+        self._whole = max(0.0, ends - self.began)
         self._margin = MARGIN * max(0.0, ends - clock())
+        self._paused = self._stored = clock()
+        self._steps = 0
         self._step = 0.0
         self._at_look = 0.0
         self._look = 0.0
@@ -63,16 +73,25 @@ class Budget:
 
     def stepped(self, seconds: float) -> None:
         """A step took so long."""
-        self._step = MEMORY * self._step + (1 - MEMORY) * seconds if self._step else seconds
+        self._step = MEMORY * self._step + (1 - MEMORY) * seconds if self._steps else seconds
+        self._steps += 1
+        if self._steps == SETTLED and not self._at_look:
+            self._at_look = self._step  # the first look was before the first step
 
     def looked(self, pictures: int, seconds: float) -> None:
         """Looking at so many pictures took so long."""
         if pictures:
             self._look, self._at_look = seconds / pictures, self._step
+            self._paused = self.clock()
 
     def saved(self, seconds: float) -> None:
         """A checkpoint took so long."""
-        self._save = seconds
+        self._save, self._stored = seconds, self.clock()
+
+    @property
+    def _slower(self) -> float:
+        """How many times as long as at the last look things take now."""
+        return max(1.0, self._step / self._at_look) if self._at_look else 1.0
 
     @property
     def reserve(self) -> float:
@@ -81,9 +100,8 @@ class Budget:
 
         Where steps have become slower since the last look at pictures, so has looking.
         """
-        slower = max(1.0, self._step / self._at_look) if self._at_look else 1.0
         looks = (self.during + self.after) * self._look
-        return self._margin + slower * (looks + 2 * self._save + WRITE)
+        return self._margin + self._slower * (looks + 2 * self._save + WRITE)
 
     @property
     def left(self) -> float:
@@ -97,13 +115,23 @@ class Budget:
         self._share = min(1.0, max(self._share, now))
         return self._share
 
-    def over(self) -> bool:
+    def over(self, pending: int = 0) -> bool:
         """Whether the next step would end too late, by more than half of itself; once it would,
-        training is over, whatever later estimates say."""
-        self._over = self._over or self.left < self._step / 2
+        training is over, whatever later estimates say.
+
+        Args:
+            pending: steps that the device was told to do and has not done yet.
+        """
+        self._over = self._over or self.left < (pending + 0.5) * self._step
         return self._over
 
-    def nearly_over(self) -> bool:
-        """Whether what is left after an epoch is less than its validation takes: then the epoch
-        was the last, rather than a few steps that need a validation of their own."""
-        return self.left < 2 * self._step + self.during * self._look
+    def pause(self) -> bool:
+        """Whether to validate after this pass: the last validation was a while ago, and what is
+        left is longer than this one takes. Else training goes on: the last part of the time is
+        worth more than a look shortly before the last one."""
+        look = self._slower * self.during * self._look
+        return self.clock() - self._paused >= PAUSE * self._whole and self.left > look + self._step
+
+    def save_now(self) -> bool:
+        """Whether the last checkpoint was so long ago that losing what followed would hurt."""
+        return self.clock() - self._stored >= SAVES * self._whole

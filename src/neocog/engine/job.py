@@ -58,7 +58,7 @@ class Job:
     input: InputSpec
     """Size and normalisation."""
     recipe: Recipe
-    """Resolved: epochs and batch are numbers."""
+    """Resolved: batch is a number, and either epochs or minutes is."""
     augment: Augment
     """What the training pictures go through."""
     device: torch.device
@@ -97,7 +97,7 @@ class Outcome:
     images: int
     """Pictures trained on in this process."""
     reason: str
-    """Why it ended: `all epochs done`, or what a callback said."""
+    """Why it ended: `all epochs done`, `the time is up`, or what a callback said."""
 
 
 def plain(recipe: EngineRecipe, device: torch.device) -> Choice:

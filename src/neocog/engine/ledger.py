@@ -64,6 +64,10 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
 
+    def __len__(self) -> int:
+        """Steps whose loss is not there yet, or was not given out."""
+        return len(self._entries)
+
     def put(self, step: int, lr: float, stepped: Stepped) -> None:
         """Take in a step; its loss starts on its way to the host."""
         value, arrival = _send(stepped.loss)

@@ -59,6 +59,8 @@ BEST = "best-weights"
 """Name of the copy that early stopping goes back to."""
 FULL = "all epochs done"
 """Why a training ends that nobody stops."""
+RESIDENT = 0.25
+"""Share of an accelerator's free memory that the data set may take; training needs the rest."""
 TIME = "the time is up"
 """Why one ends that has a time instead of epochs."""
 
@@ -138,6 +140,8 @@ def train(
             on an accelerator, where the host runs some steps ahead, only those of the checkpoints.
     """
     size = length(job.recipe, len(job.data.splits["train"]))
+    if size.total is None and job.ends is None:
+        raise ValueError("a job without epochs needs `ends`, the time at which it is over")
     if job.choice.layout == "channels_last":
         job.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decay = job.recipe.engine.ema
@@ -204,7 +208,10 @@ class _Run:
         self.seconds, self.images = 0.0, 0
         self.losses: list[float] = []
         self.ledger = Ledger()
-        self.data = resident(job.data, job.device)
+        self.data = resident(job.data, job.device, share=RESIDENT)
+        self.opened = time.monotonic()
+        self.seen = 0
+        self.settled = self.opened
         self.peak = live.optimizers.lr
         self.full = FULL if job.ends is None else TIME
         self.budget = self._budget(history) if job.ends is not None else None
@@ -227,8 +234,8 @@ class _Run:
         )
 
     def recall_epoch(self, history: Sequence[Event]) -> None:
-        """The losses of an epoch that was cut short: its mean is over all of its steps."""
-        first = self.live.step // self.size.steps * self.size.steps
+        """The losses since the last epoch was told: its mean is over all of its steps."""
+        first = max((event.step for event in history if event.kind == "epoch"), default=0)
         self.losses = [
             event.values["loss"] for event in history if event.kind == "step" and event.step > first
         ]
@@ -286,6 +293,7 @@ class _Run:
 
     def go(self) -> None:
         """From the present step to the last."""
+        self._practise()
         if self.live.step == 0:
             # One batch of the validation part, before hours of training find out that it fails.
             metrics = ["loss", *self._validate(sample=True), "lr", "seconds", "images_per_second"]
@@ -293,15 +301,41 @@ class _Run:
             setup = self._check_time()
             steps = self.size.total
             self.emit("start", epochs=epochs, steps=steps, metrics=metrics, **setup)
+        elif self.budget:
+            self.emit("resume", used=self._used(self.budget))
+        self.opened = self.settled = time.monotonic()
         while not self._over():
-            self.epoch(self.live.step // self.size.steps)
+            self._pass(self.live.step // self.size.steps)
+            # Where the time of the run is given, some passes end without a validation.
+            if self.budget is None or self._over() or self.budget.pause():
+                self._conclude()
+        if self.losses:  # the time was up between two passes
+            self._conclude()
         self.emit("end", reason=self.live.reason or self.full)
+
+    def _practise(self) -> None:
+        """How long a look at pictures takes here, for a run whose time is given; the first look of
+        all also sets up memory and kernels, so the second counts."""
+        held = (self.job.data.splits.get(part) for part in ("val", "test"))
+        ids = next((ids for ids in held if ids is not None and len(ids)), None)
+        if self.budget is None or ids is None:
+            return
+        for _ in range(2):
+            began = time.monotonic()
+            few = ids[:EVAL_BATCH]
+            evaluate(self.predictor, self.job.task, self.data, few, device=self.job.device)
+            self.budget.looked(len(few), time.monotonic() - began)
+
+    def _used(self, budget: Budget) -> float:
+        """Seconds of a run's time that are gone, those of earlier processes included."""
+        minutes = self.job.recipe.engine.minutes or 0.0
+        return round(60 * minutes - (budget.ends - budget.clock()), 3)
 
     def _check_time(self) -> dict[str, float]:
         """Refuse a run whose time was over before its first step.
 
         Returns:
-            `setup`, the seconds that are gone; empty for a run with epochs.
+            `used`, the seconds that are gone; empty for a run with epochs.
 
         Raises:
             ConfigError: with what the time went into.
@@ -309,9 +343,9 @@ class _Run:
         budget, minutes = self.budget, self.job.recipe.engine.minutes
         if budget is None or minutes is None:
             return {}
-        gone = 60 * minutes - (budget.ends - budget.clock())
+        gone = self._used(budget)
         if budget.left > 0:
-            return {"setup": round(gone, 3)}
+            return {"used": gone}
         raise ConfigError(
             f"of {minutes:g} minutes nothing is left for training: {gone:.1f} s went into reading "
             f"and measuring, {budget.reserve:.1f} s are needed to evaluate and write",
@@ -323,7 +357,7 @@ class _Run:
         if self.live.reason:
             return True
         if self.budget:
-            return self.budget.over()
+            return self.budget.over(len(self.ledger))
         return self.size.total is not None and self.live.step >= self.size.total
 
     def _rate(self) -> float:
@@ -336,35 +370,36 @@ class _Run:
             factor = schedule.timed(recipe, share, live.step // self.size.steps)
         return schedule.lowered(self.peak * factor, live.scale, live.floor)
 
-    def epoch(self, epoch: int) -> None:
-        """One pass over the training part, or what is left of it, then validation."""
-        began, images = time.monotonic(), self.images
-        last = began
+    def _pass(self, epoch: int) -> None:
+        """One pass over the training part, or what is left of it."""
         for batches in self._steps(epoch):
-            self._step(epoch, batches)
-            self.images += sum(len(one.ids) for one in batches)
+            self._step(batches)
+            self.seen += sum(len(one.ids) for one in batches)
             self._settle(wait=False)
-            if self.budget:
-                last, before = time.monotonic(), last
-                self.budget.stepped(last - before)
             if self._over():
                 break
+            if self.budget and self.budget.save_now():
+                self.save()
         self._settle(wait=True)
-        spent = time.monotonic() - began
+
+    def _conclude(self) -> None:
+        """Validate, tell of the epoch and save."""
+        spent, seen = time.monotonic() - self.opened, self.seen
         self.seconds += spent
+        self.images += seen
         self.emit(
             "epoch",
-            epoch=epoch + 1,
+            epoch=math.ceil(self.live.step / self.size.steps),
             loss=math.fsum(self.losses) / max(1, len(self.losses)),
             **self._validate(),
             lr=self.live.optimizers.lr,
             seconds=spent,
-            images_per_second=(self.images - images) / spent,
+            images_per_second=seen / spent,
         )
         self.losses = []
         self.save()
-        if self.budget and self.budget.nearly_over() and not self.live.reason:
-            self.live.reason = self.full
+        self.opened, self.seen = time.monotonic(), 0
+        self.settled = self.opened
 
     def _steps(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of each step that is left of this epoch."""
@@ -382,7 +417,7 @@ class _Run:
         for _ in range(done, self.size.steps):
             yield list(itertools.islice(batches, group))
 
-    def _step(self, epoch: int, batches: list[Batch]) -> None:
+    def _step(self, batches: list[Batch]) -> None:
         """One optimiser step: rate, random state, update, average; the loss goes to the ledger."""
         job, live = self.job, self.live
         live.optimizers.set_lr(self._rate())
@@ -413,6 +448,10 @@ class _Run:
             if not math.isfinite(loss):
                 raise self._named(non_finite(loss, entry.stepped.samples), entry.step)
             self.losses.append(loss)
+            if self.budget:
+                now, before = time.monotonic(), self.settled
+                self.budget.stepped(now - before)
+                self.settled = now
             self._tell(entry.step, "step", {"loss": loss, "lr": entry.lr})
 
     def _named(self, error: NonFiniteLossError, step: int) -> NonFiniteLossError:
@@ -441,7 +480,7 @@ class _Run:
         kept = average.applied(job.network) if average else contextlib.nullcontext()
         began = time.monotonic()
         with kept:
-            result = evaluate(self.predictor, job.task, job.data, ids, device=job.device)
+            result = evaluate(self.predictor, job.task, self.data, ids, device=job.device)
         if self.budget:
             self.budget.looked(len(ids), time.monotonic() - began)
         return {f"val_{name}": value for name, value in result.statistics.values().items()}

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from neocog.layers import Normalize
     from neocog.records import Batch
 
-__all__ = ["Stepped", "non_finite", "train_step"]
+__all__ = ["Samples", "Stepped", "non_finite", "train_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What naming a sample takes; the pictures may go."""
+
+    losses: Tensor
+    """B float32."""
+    ids: Tensor
+    """B, int64."""
+    valid: Tensor
+    """B, bool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +40,8 @@ class Stepped:
 
     loss: Tensor
     """The weighted mean loss with all penalties, a scalar."""
-    samples: Sequence[tuple[Tensor, Batch]]
-    """The losses of the samples of each batch, B float32, and the batch."""
+    samples: Sequence[Samples]
+    """Of each batch."""
 
 
 def train_step(
@@ -67,7 +79,7 @@ def train_step(
     weight = torch.stack([(one.weights * one.valid).sum() for one in batches]).sum()
     weight = weight.clamp(min=1e-12)  # a step of nothing but samples of weight 0 teaches nothing
     total = torch.zeros((), device=job.device)
-    samples: list[tuple[Tensor, Batch]] = []
+    samples: list[Samples] = []
     for one in batches:
         images = normalize(one.images)
         if job.choice.layout == "channels_last":
@@ -76,7 +88,7 @@ def train_step(
             outputs = forward(images)
         losses = job.task.loss(outputs.float(), one, training=True)
         loss = (losses * one.weights * one.valid).sum() / weight
-        samples.append((losses.detach(), one))
+        samples.append(Samples(losses.detach(), one.ids, one.valid))
         if check and not torch.isfinite(loss):
             raise non_finite(loss.item(), samples[-1:])
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -97,12 +109,12 @@ def train_step(
     return Stepped(loss=total, samples=samples)
 
 
-def non_finite(loss: float, samples: Sequence[tuple[Tensor, Batch]]) -> NonFiniteLossError:
+def non_finite(loss: float, samples: Sequence[Samples]) -> NonFiniteLossError:
     """The error that names the samples; the loop adds the step and the names."""
     bad = [
         number
-        for losses, batch in samples
-        for number in batch.ids[~torch.isfinite(losses) & batch.valid].tolist()
+        for one in samples
+        for number in one.ids[~torch.isfinite(one.losses) & one.valid].tolist()
     ]
-    every = [number for _, batch in samples for number in batch.ids[batch.valid].tolist()]
+    every = [number for one in samples for number in one.ids[one.valid].tolist()]
     return NonFiniteLossError(f"the loss is {loss}", ids=bad or every)

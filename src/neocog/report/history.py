@@ -107,7 +107,8 @@ def _rate(run: Finished) -> plots.Line | None:
     ]
     ends = [event for event in run.events if event.kind == "epoch" and event.values.get("epoch")]
     if len(steps) > 1 and ends:
-        per_epoch = ends[-1].step / ends[-1].values["epoch"]
+        # The last epoch of a run that ended by its time is a part of one.
+        per_epoch = max(event.step / event.values["epoch"] for event in ends)
         last = dict(steps)  # a resumed run tells some steps twice
         ordered = sorted(last.items())[:: max(1, len(last) // POINTS)]
         x = [step / per_epoch for step, _ in ordered] if per_epoch else []

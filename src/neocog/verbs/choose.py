@@ -16,6 +16,7 @@ from neocog.data import dataset
 from neocog.engine import tuner
 from neocog.engine.budget import LOOKS
 from neocog.errors import ConfigError
+from neocog.models import catalog
 from neocog.verbs.prepare import prepare
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.engine.job import Choice
     from neocog.ladder import Rung
+    from neocog.records import InputSpec
     from neocog.verbs.console import Console
 
 __all__ = ["choose"]
@@ -36,7 +38,7 @@ SHARE = 0.04
 AFTER = 4.0
 """Seconds after training, about."""
 LOOK = 1 / 3
-"""A look at a picture against a training step on it: forward alone."""
+"""A look at a picture against a training step on it in fp32: forward alone."""
 FALLBACK = "cnn"
 """Where no time is given, or no candidate takes these pictures."""
 
@@ -62,12 +64,14 @@ def choose(
     ends: float | None,
     console: Console,
 ) -> tuple[Recipe, Dataset]:
-    """A recipe whose network is `auto` with one that has a name, and the data at its size.
+    """The recipe with what suits its network, which is chosen where it is `auto`, and the data at
+    its size.
 
     Args:
         recipe: as written.
         data: opened by it.
-        told: settings that somebody named (`optim.lr`); they stay, whatever suits the network.
+        told: settings that somebody named (`optim.lr`); they stay, whatever suits the network. With
+            `data.size`, no other resolution is considered.
         device: where training happens.
         choice: the plain loop.
         ends: when the run must be over, by `time.monotonic`. None: there is no hurry, and the
@@ -75,22 +79,25 @@ def choose(
         console: says what was chosen.
     """
     if recipe.model != "auto":
-        return recipe, data
+        return usual.under(recipe, recipe.model, told, data.kind), data
     found: list[_Candidate] = []
     if ends is not None:
+        spec = dataset.spec(data)
         stop = time.monotonic() + SHARE * (ends - time.monotonic())
         for rung in ladder.rungs():
             if found and time.monotonic() > stop:
                 break  # those that follow are dearer
-            candidate = _measure(rung, recipe, data, told, device, choice, ends)
+            if any(f"model_args.{name}" in told for name in rung.args):
+                continue  # its curve is of other arguments
+            candidate = _measure(rung, recipe, data, spec, told, device, choice, ends)
             if candidate is not None:
                 found.append(candidate)
     if not found:
-        return usual.under(recipe, FALLBACK, told), data
+        return usual.under(recipe, FALLBACK, told, data.kind), data
     rung, _ = ladder.best([(one.rung, one.pictures) for one in found])
     chosen = next(one for one in found if one.rung is rung)
     if chosen.recipe.data.size != recipe.data.size:
-        data = dataset.load(chosen.recipe.data, seed=recipe.seed, progress=console.progress)
+        data = dataset.load(chosen.recipe.data, seed=data.seed, progress=console.progress)
         console.done()
     words = [rung.model, *(f"{name}={value}" for name, value in rung.args.items())]
     passes = chosen.pictures / max(1, len(data.splits["train"]))
@@ -106,32 +113,40 @@ def _measure(
     rung: Rung,
     recipe: Recipe,
     data: Dataset,
+    spec: InputSpec,
     told: Collection[str],
     device: torch.device,
     choice: Choice,
     ends: float,
 ) -> _Candidate | None:
     """How many pictures a rung can see; None where it does not take these pictures."""
-    recipe = usual.under(recipe, rung.model, told)
-    recipe = dataclasses.replace(recipe, model_args={**rung.args, **recipe.model_args})
+    recipe = usual.under(recipe, rung.model, told, data.kind)
+    recipe = dataclasses.replace(recipe, model_args={**recipe.model_args, **rung.args})
     before = ends - time.monotonic() - AFTER
-    area = 1.0
+    area, size = 1.0, data.size
     if rung.shrink != 1:
         if "data.size" in told or recipe.data.size is not None:
             return None
-        height, width = (round(rung.shrink * side) for side in data.size)
-        area = (height * width) / (data.size[0] * data.size[1])
-        resized = dataclasses.replace(recipe.data, size=(height, width))
-        recipe = dataclasses.replace(recipe, data=resized)
+        size = (round(rung.shrink * size[0]), round(rung.shrink * size[1]))
+        area = (size[0] * size[1]) / (data.size[0] * data.size[1])
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, size=size))
         before -= data.seconds  # every picture has to be read again
     resolved = recipes.resolve(dataclasses.replace(recipe, data=data.recipe), data)
     try:
         task = tasks.for_data(data, resolved)
-        job = prepare(resolved, data, task, device, choice, None, ends).job
-    except ConfigError:
+        catalog.build(
+            rung.model,
+            channels=data.channels,
+            size=size,
+            outputs=task.outputs,
+            args=resolved.model_args,
+        )
+        job = prepare(resolved, data, task, device, choice, None, ends, spec=spec).job
+        step, plain = tuner.seconds_per_picture(job)
+    except (ConfigError, RuntimeError):  # it does not take them, or they do not fit
         return None
     # Convolutions cost by the pixel; the small maps at the end, which do not, cost little.
-    each = area * tuner.seconds_per_picture(job)
+    step, look = area * step, area * plain * LOOK
     held = sum(len(ids) for part, ids in data.splits.items() if part != "train")
-    seconds = before - LOOK * each * LOOKS[job.input.views] * held
-    return _Candidate(rung=rung, recipe=recipe, data=data, pictures=max(0.0, seconds / each))
+    seconds = before - look * LOOKS[job.input.views] * held
+    return _Candidate(rung=rung, recipe=recipe, data=data, pictures=max(0.0, seconds / step))

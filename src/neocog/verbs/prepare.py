@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UNNAMED", "Prepared", "prepare", "tune"]
 
-CALIBRATE_ON = 4096
-"""Pictures that a network's `calibrate` sees, at most."""
+CALIBRATE_ON = 2_000_000
+"""Pixels that a network's `calibrate` sees, about."""
+LEAST = 64
+"""Pictures that it sees, at least."""
 UNNAMED = "(unnamed)"
 """Stands for the name of a network that was handed over as an object."""
 
@@ -56,9 +58,26 @@ def prepare(
     choice: Choice,
     module: nn.Module | None,
     ends: float | None,
+    *,
+    spec: InputSpec | None = None,
 ) -> Prepared:
-    """Network, augmentation and statistics: everything that a mistake can be found in early."""
-    spec = dataclasses.replace(dataset.spec(data), views=recipes.views_for(recipe))
+    """Network, augmentation and statistics: everything that a mistake can be found in early.
+
+    Args:
+        recipe: resolved.
+        data: the data set.
+        task: what its targets are.
+        device: where the network goes.
+        choice: how the arithmetic is done.
+        module: the network, of which a copy is taken; None: the recipe's.
+        ends: when the run must be over.
+        spec: what `dataset.spec` says of the data, where that is known already.
+
+    Raises:
+        ConfigError: the network does not take these pictures, or gives something else.
+    """
+    spec = dataset.spec(data) if spec is None else spec
+    spec = dataclasses.replace(spec, views=recipes.views_for(recipe))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(chance.key(recipe.seed, "weights"))
         if module is not None:
@@ -103,7 +122,8 @@ def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
     """Training pictures, normalised, spread evenly over the part, for networks that begin from the
     statistics of their data."""
     ids = data.splits["train"]
-    chosen = ids[:: max(1, -(-len(ids) // CALIBRATE_ON))]
+    most = max(LEAST, CALIBRATE_ON // (data.size[0] * data.size[1]))
+    chosen = ids[:: max(1, -(-len(ids) // most))]
     pictures = data.images.gather(chosen, data.size)
     normalised: torch.Tensor = Normalize(spec.mean, spec.std)(pictures)
     return normalised

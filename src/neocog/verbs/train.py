@@ -30,8 +30,7 @@ from neocog.files import write_json
 from neocog.models import catalog
 from neocog.records import Manifest, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
-from neocog.settings import from_dict, to_dict
-from neocog.usual import usual
+from neocog.settings import to_dict
 from neocog.verbs import page
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console, Expected
@@ -71,8 +70,7 @@ def fit(
     Raises:
         NeocogError: with what was expected, what was found and what to do.
     """
-    if recipe is None:
-        recipe = from_dict(Recipe, usual(model))
+    recipe = recipe or Recipe()
     if isinstance(model, str):
         recipe = dataclasses.replace(recipe, model=model)
     elif model is not None:
@@ -151,6 +149,8 @@ def train(
     if data is None:
         data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
         console.done()
+    else:
+        told = {*told, "data.size"}  # what was handed over stays as it is
     recipe, data = choose(
         recipe,
         data,
@@ -238,11 +238,12 @@ def _ends(recipe: Recipe, began: float) -> float | None:
 
 
 def _used(events: Sequence[Event]) -> float:
-    """Seconds of its minutes that a run has used: before its first event, and until its last."""
-    if not events:
-        return 0.0
-    setup: float = events[0].values.get("setup", 0.0)
-    return setup + events[-1].time
+    """Seconds of its minutes that a run has used: what its last beginning says, and since then."""
+    for event in reversed(events):
+        if "used" in event.values:
+            used: float = event.values["used"] + events[-1].time - event.time
+            return used
+    return 0.0
 
 
 def _finish(
