@@ -63,8 +63,11 @@ for `resnet18`. An error of 0.4 turns the gradient by less than 24°; two batche
 differ by far more than that."""
 COMPILE_AFTER = 900.0
 """Seconds that a run must still take before compiling, which costs half a minute, is tried."""
-ROUNDS = 9
+ROUNDS = 12
 """Steps of each candidate, at most."""
+ENOUGH = 3
+"""Timed steps after which a candidate may be given up, and which all need for the result to be
+remembered: one step alone may have been the one that another program held up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class Trial:
     """How it computes."""
     seconds: float
     """Shortest time of one training step; interruptions only ever add."""
+    steps: int
+    """Steps that were timed."""
     error: tuple[float, float]
     """Relative difference of loss and of gradient against fp32."""
 
@@ -131,8 +136,9 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     found = Tuned(
         choice=best.choice, trials=tuple(trials), seconds=round(time.monotonic() - began, 2)
     )
-    with contextlib.suppress(RunError):  # a full disk costs the time again, nothing else
-        write_json(file, dataclasses.asdict(found))
+    if all(trial.steps >= ENOUGH for trial in trials):
+        with contextlib.suppress(RunError):  # a full disk costs the time again, nothing else
+            write_json(file, dataclasses.asdict(found))
     return found
 
 
@@ -250,7 +256,7 @@ class _Candidate:
 
     def trial(self) -> Trial:
         """What was measured."""
-        return Trial(choice=self.choice, seconds=self.best, error=self.error)
+        return Trial(choice=self.choice, seconds=self.best, steps=len(self.times), error=self.error)
 
 
 def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
@@ -269,12 +275,13 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
         total = int((job.ends - time.monotonic()) / each)
     assert total is not None  # a run without an end has epochs
     budget = min(MOST, SHARE * each * total)
-    # Every candidate takes a step to warm up, two to tell it from noise, and more if it leads.
-    affordable = int(budget / (4 * len(choices) * each) * pictures)
+    # Every candidate takes a step to warm up, some to tell it from noise, and more if it leads.
+    affordable = int(budget / (6 * len(choices) * each) * pictures)
     if affordable < LEAST_BATCH:
         return []
     batches = whole if affordable >= pictures else [_first(whole[0], affordable)]
     ends = time.monotonic() + budget
+    latest = ends + budget  # where other programs get in the way, and nothing is clear yet
     plain.warm(batches)
     crew = [plain]
     for choice in choices[1:]:
@@ -284,11 +291,11 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
             if within(candidate.error, choice.precision):
                 candidate.warm(batches)
                 crew.append(candidate)
-        if time.monotonic() > ends:
+        if time.monotonic() > latest:
             break
-    _race(crew, batches, ends)
+    _race(crew, batches, ends, latest)
     leader = min(crew, key=lambda one: one.best)
-    crew += _fewer_threads(job, leader, batches, ends)
+    crew += _fewer_threads(job, leader, batches, ends, latest)
     leader = min(crew, key=lambda one: one.best)
     rest = leader.best * total * pictures / sum(len(one.ids) for one in batches)
     if job.recipe.engine.compile == "auto" and rest > COMPILE_AFTER:
@@ -296,33 +303,39 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
     return [one.trial() for one in crew]
 
 
-def _race(crew: Sequence[_Candidate], batches: Sequence[Batch], ends: float) -> None:
-    """Steps in turn until time or rounds are up; who is far behind is not measured further."""
+def _race(crew: Sequence[_Candidate], batches: Sequence[Batch], ends: float, latest: float) -> None:
+    """Steps in turn until time or rounds are up; who is far behind is not measured further.
+
+    Args:
+        crew: those in the race, each timed at least once.
+        batches: of one step.
+        ends: when it is over for those with `ENOUGH` steps.
+        latest: when it is over for all.
+    """
     for _ in range(ROUNDS):
         lead = min(one.best for one in crew)
         for one in crew:
-            if one.best > 1.5 * lead:
+            enough, now = len(one.times) >= ENOUGH, time.monotonic()
+            if now > latest or (enough and (now > ends or one.best > 1.5 * lead)):
                 continue
-            if time.monotonic() > ends:
-                return
             one.step(batches)
 
 
 def _fewer_threads(
-    job: Job, leader: _Candidate, batches: Sequence[Batch], ends: float
+    job: Job, leader: _Candidate, batches: Sequence[Batch], ends: float, latest: float
 ) -> list[_Candidate]:
     """The leader on fewer threads: small networks lose more to waiting than they gain."""
     most = leader.choice.threads
     if job.recipe.engine.threads or job.device.type != "cpu" or most == 1:
         return []
-    found = []
+    found: list[_Candidate] = []
     for threads in sorted({1, max(1, most // 2)}):
-        if time.monotonic() > ends:
+        if time.monotonic() > ends and found:
             break
         candidate = _Candidate(job, dataclasses.replace(leader.choice, threads=threads))
         candidate.warm(batches)
         found.append(candidate)
-    _race([leader, *found], batches, ends)
+    _race([leader, *found], batches, ends, latest)
     return found
 
 
