@@ -13,6 +13,7 @@ from torch import nn
 
 from neocog.config import OptimRecipe
 from neocog.engine import optim
+from neocog.engine.muon import orthogonal, working_type
 from neocog.errors import ConfigError, RunError
 
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon")
@@ -461,3 +462,56 @@ def test_clip_bounds_the_norm_and_reports_it() -> None:
     np.testing.assert_allclose([*one.grad, *two.grad], [0.6, 0.0, 0.8], rtol=1e-5)
     two.grad.fill_(math.nan)
     assert not torch.isfinite(optim.clip([one, two], 1.0))
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(2, 12),
+    columns=st.integers(2, 40),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_orthogonal_keeps_the_singular_vectors(
+    rows: int, columns: int, seed: int, dtype: torch.dtype
+) -> None:
+    """Against NumPy's decomposition: the singular values come near 1, the vectors stay."""
+    chance = np.random.default_rng(seed)
+    u, _, v = np.linalg.svd(chance.normal(size=(rows, columns)), full_matrices=False)
+    values = np.linspace(1, 0.2, len(v))
+    got = orthogonal(torch.tensor(u * values @ v, dtype=torch.float32), dtype).float().numpy()
+    core = u.T @ got @ v.T
+    slack = 0.02 if dtype == torch.float32 else 0.08
+    assert (np.diag(core) > 0.65 - slack).all()
+    assert (np.diag(core) < 1.25 + slack).all()
+    np.testing.assert_allclose(core - np.diag(np.diag(core)), 0, atol=slack)
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "DEFAULT"])
+def test_muon_does_not_emulate_bfloat16(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert working_type(torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalised_kernels_move_by_a_share_of_themselves(layout) -> None:
+    """Before a step a kernel has a norm of √rows, and the step turns it by lr, in spectral norm."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 2)).to(memory_format=layout)
+    kernel = net[0].weight
+    optimizers = optim.build(
+        net, OptimRecipe(name="muon", normalize=True, lr=0.1, momentum=0.0, beside=0.25)
+    )
+    before = kernel.detach().clone()
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    gradient = kernel.grad.detach().clone().reshape(8, -1)
+    optimizers.step()
+    scaled = before * (8**0.5 / before.norm())
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    step = (scaled - kernel.detach()).reshape(8, -1)
+    turned = u.T @ step @ v.T / 0.1
+    assert ((turned.diagonal() > 0.5) & (turned.diagonal() < 1.35)).all()  # bfloat16, perhaps
+    assert [one["lr"] for part, _ in optimizers._parts for one in part.param_groups][:1] == [0.1]
+    optimizers.set_lr(0.04)
+    rates = {type(part).__name__: part.param_groups[0]["lr"] for part, _ in optimizers._parts}
+    assert rates == {"Muon": pytest.approx(0.04), "AdamW": pytest.approx(0.01)}

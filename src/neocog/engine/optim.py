@@ -1,8 +1,9 @@
 """How weights move: eight rules, gradient centralisation, penalties, clipping. Floor 2, engine.
 
-Imports floor 0 and torch. The arithmetic is torch.optim's; this file chooses groups and kernels,
-gives Muon the matrices it wants, and keeps the state by parameter name and in logical axis order,
-so that a checkpoint neither knows nor cares about memory layout, device or kernel.
+Imports floor 0, this room and torch. The arithmetic is torch.optim's, and `muon`'s; this file
+chooses groups and kernels, gives Muon the matrices it wants, and keeps the state by parameter name
+and in logical axis order, so that a checkpoint neither knows nor cares about memory layout, device
+or kernel.
 
 Where torch's rules differ from the textbook ones (the tests hold both against NumPy):
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from neocog.engine.muon import Muon
 from neocog.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -322,7 +324,7 @@ def build(
     rules = _rules(recipe, kinds.pop() if len(kinds) == 1 else "mixed")
     parts: list[tuple[torch.optim.Optimizer, list[_Slot]]] = []
     for rule in rules:
-        if rule.make is torch.optim.Muon:
+        if rule.make is Muon:
             mine: list[_Slot] = [
                 _MatrixSlot(n, p, recipe.normalize) for n, p in named if n in matrices
             ]
@@ -391,14 +393,13 @@ def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
     if name == "muon":
         muon = {
             "momentum": recipe.momentum,
-            "nesterov": True,
-            "adjust_lr_fn": "original" if recipe.normalize else "match_rms_adamw",
+            "scale": "original" if recipe.normalize else "match_rms_adamw",
         }
         beside = shared | adam | kernel("adamw") | {"lr": shared["lr"] * recipe.beside}
         if recipe.normalize:
             muon["weight_decay"] = 0.0  # the norm is fixed already
         return [
-            _Rule(make=torch.optim.Muon, settings=shared | muon),
+            _Rule(make=Muon, settings=shared | muon),
             _Rule(make=torch.optim.AdamW, settings=beside),
         ]
     table: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
