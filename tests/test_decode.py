@@ -255,6 +255,25 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert read_code(path) == "unreadable"
 
 
+def test_a_file_that_comes_in_pieces_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(bytes(range(100)))
+    whole = os.read
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", lambda handle, count: whole(handle, min(count, 7)))
+        assert read_file(path) == bytes(range(100))
+
+
+def test_a_broken_index_of_pictures_is_remarked_on() -> None:
+    plain = encoded(PIXELS, "JPEG")
+    index = b"MPF\0" + b"MM\0*" + bytes(20)  # an index of several pictures that lists none
+    broken = plain[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + plain[2:]
+    assert remarks(broken) == ["broken-exif"]  # Pillow reads the index as it reads EXIF
+    assert np.array_equal(decode(broken), decode(plain))
+
+
 def test_an_error_names_the_file_and_the_remedy() -> None:
     with pytest.raises(Undecodable, match=r"(?s)a\\n\.jpg: expected .* found an HTML page.*hint"):
         picture(b"<html>", name="a\n.jpg")

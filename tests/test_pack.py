@@ -246,6 +246,19 @@ def test_equal_pixels_have_equal_prints(tmp_path: Path) -> None:
     assert opened.digests[1].tobytes() == content
 
 
+@pytest.mark.parametrize("channels", [3, 1])  # the spool as it is, and every picture turned grey
+def test_prints_are_of_the_packed_pixels(tmp_path: Path, channels: int) -> None:
+    source = files(tmp_path / "d", [picture(8, 5), picture(5, 8), picture(8, 5)])
+    (tmp_path / "d" / "001.png").write_bytes(b"")
+    opened, _ = packed(source, (16, 16), channels)
+    images = Images(opened.images, opened.sizes, channels)
+    for row in range(2):
+        one = images.picture(row)
+        content = b"%d %d" % one.shape[:2] + one.tobytes()
+        expected = hashlib.blake2b(content, digest_size=8).digest()
+        assert opened.prints[row].tobytes() == expected
+
+
 @pytest.mark.parametrize("name", ["images.npy", "targets.npy", "meta.json", "names.npy"])
 @pytest.mark.parametrize("how", ["short", "gone", "garbled"])
 def test_a_damaged_pack_is_made_again(tmp_path: Path, name: str, how: str) -> None:

@@ -114,6 +114,26 @@ def test_helpers_find_what_this_process_finds(tmp_path: Path) -> None:
     assert len(alone) == 90
 
 
+def test_files_around_an_array_keep_their_rows(tmp_path: Path) -> None:
+    first = folder(tmp_path / "x", {"a/0.png": png(pictures(1)[0]), "a/1.png": b"<html>"})
+    last = folder(tmp_path / "y", {"b/0.png": b"", "b/1.png": png(pictures(1, 9)[0])})
+    rows = array_source(pictures(3))
+    parts = (*first.parts, *rows.parts, *last.parts)
+    source = Source(kind="folder", target="class", classes=("a", "b"), parts=parts)
+    found = scan(source, spool=tmp_path / "spool")
+    assert found.used.tolist() == [True, False, True, True, True, False, True]
+    assert found.heights.tolist() == [8, 0, 8, 8, 8, 0, 9]
+    assert [(fault.path, fault.code) for fault in found.faults] == [
+        ("a/1.png", "html"),
+        ("b/0.png", "empty-file"),
+    ]
+    assert np.array_equal(found.digests[2:5], scan(rows).digests)
+    assert found.spool is not None
+    assert (found.spool.offsets >= 0).tolist() == [True, *[False] * 5, True]
+    at = found.spool.offsets[6]
+    assert (tmp_path / "spool").read_bytes()[at:] == pictures(1, 9).tobytes()
+
+
 def test_arrays(tmp_path: Path) -> None:
     pixels = pictures(5)
     found = scan(array_source(pixels))

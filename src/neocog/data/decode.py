@@ -92,6 +92,9 @@ _DECODER_ERRORS = (
     *(EOFError, MemoryError, RuntimeError, AssertionError, struct.error, zlib.error),
 )
 """What Pillow's decoders raise on damaged bytes: they promise nothing, so nearly everything."""
+_EXIF, _MPF = b"Exif", b"MPF\0"
+"""Metadata that Pillow warns about. A JPEG without them is decoded without listening for warnings,
+which would take as long as reading its header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,22 +170,43 @@ def picture(
     """
     limits = limits or Limits()
     kind = _sniff(data, name)
+    if kind == "JPEG" and _EXIF not in data and _MPF not in data:
+        return _open_and_decode(data, kind, name, cover, whole, limits)
+    # Pillow's warnings are either faults that are found here or of no use to anyone.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = _open_and_decode(data, kind, name, cover, whole, limits)
+    if said and any("EXIF" in str(one.message) for one in said):
+        remark = _broken_exif(kind.lower())
+        found = replace(found, remarks=(*(r for r in found.remarks if r != remark), remark))
+    return found
+
+
+def _open_and_decode(
+    data: bytes,
+    kind: str,
+    name: str,
+    cover: tuple[int, int] | None,
+    whole: int,
+    limits: Limits,
+) -> Picture:
+    """`_decode`, with everything that Pillow raises turned into a fault."""
     try:
-        # Pillow's warnings are either faults that are found here or of no use to anyone.
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-                found = _decode(image, data, kind, name, cover, whole, limits)
+        with _open(data, kind) as image:
+            return _decode(image, data, kind, name, cover, whole, limits)
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:
         raise skip(name, "pixel-limit", f"expected at most {limits.pixels} pixels", kind) from error
     except _DECODER_ERRORS as error:
         raise Undecodable(name, _damage(data, kind, error)) from error
-    if said and any("EXIF" in str(one.message) for one in said):
-        remark = _broken_exif(kind.lower())
-        found = replace(found, remarks=(*(r for r in found.remarks if r != remark), remark))
-    return found
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    """The picture before it is decoded. What `Image.open` does besides, `_check_header` does."""
+    if kind == "JPEG":
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=(kind,))
 
 
 def _broken_exif(form: str) -> Remark:
@@ -342,10 +366,11 @@ def _check_budget(
 
 def _orientation(image: Image.Image, form: str, remarks: list[Remark]) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
-    if not any(key in image.info for key in ("exif", "Raw profile type exif", "xmp")):
+    info = image.info
+    if not ("exif" in info or "Raw profile type exif" in info or "xmp" in info):
         return 1
-    raw = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    if "exif" in image.info and raw[:4] not in (b"II*\0", b"MM\0*"):
+    raw = info.get("exif", b"").removeprefix(b"Exif\0\0")
+    if "exif" in info and raw[:4] not in (b"II*\0", b"MM\0*"):
         remarks.append(_broken_exif(form))
         return 1
     try:

@@ -46,6 +46,15 @@ class Limits:
     """Pixels that a header may promise: a quarter of a GiB as RGB."""
 
 
+_USUAL = Limits()
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
     """What is odd about one picture: a `Fault` that does not know its path yet."""
@@ -82,30 +91,30 @@ def skip(name: str, code: str, reason: str, kind: str = "file") -> Undecodable:
     return Undecodable(name, Remark(kind, code, reason, "skip"))
 
 
-def read_file(path: Path | str, *, root: Path | None = None, limits: Limits | None = None) -> bytes:
+def read_file(
+    path: Path | str, *, root: Path | str | None = None, limits: Limits | None = None
+) -> bytes:
     """All bytes of a regular file; never blocks on a pipe, never leaves `root` by a link.
 
     Raises:
         Undecodable: it cannot be read, or should not be.
     """
-    name, limit = os.fspath(path), 4 * (limits or Limits()).decoded_bytes
+    name, limit = os.fspath(path), 4 * (limits or _USUAL).decoded_bytes
     try:
-        target = _resolve(name, None if root is None else str(root))
-        mode = os.lstat(target).st_mode
-        if not stat.S_ISREG(mode):
-            raise skip(name, "not-a-file", f"expected a file, found {_kind(mode)}")
+        place, mode = _resolve(name, None if root is None else os.fspath(root))
+        _refuse_special(name, mode)
         # Between the two looks the file may have become a pipe: then O_NONBLOCK saves us.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        handle = os.open(target, flags | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(handle, "rb", buffering=0) as file:
+        handle = os.open(place, _FLAGS)
+        try:
             found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise skip(name, "not-a-file", f"expected a file, found {_kind(found.st_mode)}")
+            _refuse_special(name, found.st_mode)
             if found.st_size > limit:
                 raise skip(
                     name, "over-budget", f"expected at most {limit} bytes, found {found.st_size}"
                 )
-            data: bytes = file.read()
+            data = _read_all(handle, found.st_size)
+        finally:
+            os.close(handle)
     except FileNotFoundError as error:
         raise skip(name, "missing", "expected a file, found nothing") from error
     except OSError as error:
@@ -119,23 +128,45 @@ def read_file(path: Path | str, *, root: Path | None = None, limits: Limits | No
     return data
 
 
+def _refuse_special(name: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise skip(name, "not-a-file", f"expected a file, found {_kind(mode)}")
+
+
+def _read_all(handle: int, size: int) -> bytes:
+    """What is left of an open file, `size` bytes if nobody writes to it meanwhile."""
+    data = os.read(handle, size + 1)
+    if len(data) == size:  # one byte more was asked for: this was all
+        return data
+    parts = [data]
+    while parts[-1]:  # a network's file system may give less at once, and the file may grow
+        parts.append(os.read(handle, 2**20))
+    return b"".join(parts)
+
+
 @functools.lru_cache(maxsize=4096)
 def _real_folder(folder: str) -> str:
     """Where a folder really is; cached, because a folder holds many files."""
     return os.path.realpath(folder or ".", strict=True)
 
 
-def _resolve(name: str, root: str | None) -> str:
-    """Where the file really is; a Undecodable when that lies outside `root`."""
+@functools.lru_cache(maxsize=64)
+def _inside(root: str) -> str:
+    """How the path of everything below a root begins."""
+    return _real_folder(root).rstrip(os.sep) + os.sep
+
+
+def _resolve(name: str, root: str | None) -> tuple[str, int]:
+    """Where the file really is, and its mode; a Undecodable when that lies outside `root`."""
     folder, last = os.path.split(name)
     place = os.path.join(_real_folder(folder), last)  # noqa: PTH118 - once a file, and hot
-    if stat.S_ISLNK(os.lstat(place).st_mode):
+    mode = os.lstat(place).st_mode
+    if stat.S_ISLNK(mode):
         place = os.path.realpath(place, strict=True)
-    if root is not None:
-        inside = _real_folder(root).rstrip(os.sep) + os.sep
-        if not place.startswith(inside):
-            raise skip(name, "link-outside", "expected a file below the root, found a link out")
-    return place
+        mode = os.lstat(place).st_mode
+    if root is not None and not place.startswith(_inside(root)):
+        raise skip(name, "link-outside", "expected a file below the root, found a link out")
+    return place, mode
 
 
 def _kind(mode: int) -> str:

@@ -233,13 +233,12 @@ def _source(listing: _Listing, found: dict[str, dict[str, list[str]]], few: bool
         raw = [path for pictures in classes.values() for path in pictures]
         if not raw:
             continue
-        base = f"{root}/"
         parts.append(
             Part(
                 names=tuple(map(printable, raw)),
                 splits=(split,) * len(raw),
                 targets=tuple(n for n, pictures in classes.items() for _ in pictures),
-                files=tuple(Path(base + path) for path in raw),
+                files=tuple(root / path for path in raw),
                 root=root,
             )
         )

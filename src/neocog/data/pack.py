@@ -29,7 +29,7 @@ from neocog.data.store import (
     write_meta,
     write_names,
 )
-from neocog.data.workers import Order, look_at_all
+from neocog.data.workers import Order, look_at_all, pixel_print
 from neocog.geometry import covering_size
 
 if TYPE_CHECKING:
@@ -115,10 +115,14 @@ def pack(
     if open_pack(made) is not None:
         return made
     writer = _Writer(work, channels)
-    for row, pixels in _pixels(source, scan, size, channels, writer):
-        writer.add(row, pixels)
-        if progress is not None and len(writer.rows) % 256 == 0:
-            progress("pack", len(writer.rows), scan.count.used)
+    goals = _goals(scan, size)
+    if _is_finished(source, scan, goals, channels):
+        writer.adopt(scan)
+    else:
+        for pixels in _pixels(source, scan, goals, size, channels, writer):
+            writer.add(pixels)
+            if progress is not None and len(writer.sizes) % 256 == 0:
+                progress("pack", len(writer.sizes), scan.count.used)
     if writer.faults:  # files changed under our hands: other content, so another key
         scan, counts = _without(scan, facts, counts, writer)
         refuse(scan.faults, scan.count, max_bad=1.0)
@@ -215,23 +219,26 @@ class _Writer:
     def __init__(self, work: Path, channels: int) -> None:
         self.path = work / "images.npy"
         self.channels = channels
-        self.rows: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.prints: list[int] = []
         self.faults: list[tuple[int, Fault]] = []
-        self.adopted = False
+        self.spool: Path | None = None
         self.file: IO[bytes] | None = None
 
-    def add(self, row: int, pixels: NDArray[np.uint8]) -> None:
-        """One picture, H×W×C. An adopted spool holds its bytes already."""
-        self.rows.append(row)
-        self.sizes.append((pixels.shape[0], pixels.shape[1]))
+    def adopt(self, scan: Scan) -> None:
+        """Take the spool as it is: it holds the pixels of the pack."""
+        held, used = scan.spool, scan.used
+        assert held is not None
+        self.spool = held.path
+        self.sizes = list(zip(held.heights[used].tolist(), held.widths[used].tolist(), strict=True))
+        self.prints = held.prints[used].tolist()
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        """One picture, H×W×C."""
+        size = (pixels.shape[0], pixels.shape[1])
+        self.sizes.append(size)
         data = pixels.tobytes()
-        state = hashlib.blake2b(b"%d %d" % pixels.shape[:2], digest_size=8)
-        state.update(data)
-        self.prints.append(int.from_bytes(state.digest(), "little"))
-        if self.adopted:
-            return
+        self.prints.append(pixel_print(size, data))
         if self.file is None:
             self.file = self.path.open("wb", buffering=2**20)
             self.file.write(bytes(SPOOL_START))
@@ -241,8 +248,8 @@ class _Writer:
         """Put the head in front of the pixels; True where all pictures share one size."""
         if self.file is not None:
             self.file.close()
-        if scan.spool is not None and self.adopted:
-            scan.spool.path.replace(self.path)
+        if self.spool is not None:
+            self.spool.replace(self.path)
         elif scan.spool is not None:
             scan.spool.path.unlink()
         uniform = len(set(self.sizes)) == 1
@@ -253,16 +260,21 @@ class _Writer:
         return uniform
 
 
+def _goals(scan: Scan, size: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Size in the file → size in the pack, of all usable pictures."""
+    found = set(zip(scan.heights.tolist(), scan.widths.tolist(), strict=True))
+    return {stored: covering_size(stored, size) for stored in found if stored != (0, 0)}
+
+
 def _pixels(
-    source: Source, scan: Scan, size: tuple[int, int], channels: int, writer: _Writer
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(row, picture as packed) of every usable sample, in order."""
-    goals = {
-        stored: covering_size(stored, size)
-        for stored in set(zip(scan.heights.tolist(), scan.widths.tolist(), strict=True))
-        if stored != (0, 0)
-    }
-    writer.adopted = _is_finished(source, scan, goals, channels)
+    source: Source,
+    scan: Scan,
+    goals: dict[tuple[int, int], tuple[int, int]],
+    size: tuple[int, int],
+    channels: int,
+    writer: _Writer,
+) -> Iterator[NDArray[np.uint8]]:
+    """Every usable picture as it is packed, in order; `writer` is told of those that changed."""
     again = _again(source, scan, goals, size)
     held = None if scan.spool is None else np.memmap(scan.spool.path, np.uint8, "r")
     start = 0
@@ -280,13 +292,13 @@ def _pixels(
                 at = int(scan.spool.offsets[row])
                 shape = (*held_size, int(scan.channels[row]))
                 one = np.asarray(held[at : at + int(np.prod(shape))]).reshape(shape)
-                yield row, recolor(fit(one, goals[stored]), channels)
+                yield recolor(fit(one, goals[stored]), channels)
                 continue
             look = next(again)
             name = part.names[row - start]
             if look.usable and look.digest == scan.digests[row].tobytes():
                 one = np.frombuffer(look.pixels, np.uint8).reshape(*look.size, look.channels)
-                yield row, recolor(one, channels)
+                yield recolor(one, channels)
             else:
                 reason = "expected the bytes that the scan saw, found others"
                 writer.faults.append((row, Remark("file", "changed", reason, "skip").at(name)))
@@ -300,7 +312,7 @@ def _array_pixels(
     start: int,
     goals: dict[tuple[int, int], tuple[int, int]],
     channels: int,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+) -> Iterator[NDArray[np.uint8]]:
     """Rows of an array, recoloured and scaled as a file's picture would be."""
     assert part.pixels is not None
     for first in range(0, len(rows), 1024):
@@ -309,7 +321,7 @@ def _array_pixels(
         goal = goals[(block.shape[1], block.shape[2])]
         if goal != block.shape[1:3]:
             block = np.stack([fit(one, goal) for one in block])
-        yield from zip(some, recolor(block, channels), strict=True)
+        yield from recolor(block, channels)
 
 
 def _spooled(scan: Scan, row: int, goal: tuple[int, int]) -> tuple[int, int] | None:

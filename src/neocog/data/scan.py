@@ -7,8 +7,10 @@ torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import operator
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Protocol
@@ -16,14 +18,14 @@ from typing import IO, TYPE_CHECKING, Protocol
 import numpy as np
 
 from neocog.data.decode import SMALL
-from neocog.data.files import Remark
-from neocog.data.workers import Look, Order, look_at_all
+from neocog.data.files import Limits, Remark
+from neocog.data.workers import Batch, Order, look_in_batches
 from neocog.errors import DataError
 from neocog.records import DataCount, Fault
 from neocog.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -64,6 +66,8 @@ class Spool:
     """N; of what is in the spool."""
     widths: NDArray[np.int64]
     """N; of what is in the spool."""
+    prints: NDArray[np.uint64]
+    """N; `pixel_print` of what is in the spool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,72 +116,91 @@ def scan(
         DataError: pixels of an array with another shape than N×H×W×1 or N×H×W×3.
     """
     total = sum(len(part.names) for part in source.parts)
+    limits = Limits(minimum_side=minimum_side)
+    order = Order(cover=cover, whole=SMALL, pixels=spool is not None, limits=limits)
     table = _Table(total, spool)
-    order = Order(cover=cover, whole=SMALL, pixels=spool is not None, minimum_side=minimum_side)
-    files = [
-        (str(path), None if part.root is None else str(part.root))
-        for part in source.parts
-        for path in part.files or ()
-    ]
-    looks = look_at_all(files, order, workers=workers)
     try:
+        names: list[str] = []
+        files: list[tuple[str, str | None]] = []
+        places: list[NDArray[np.int64]] = []
+        start = 0
         for part in source.parts:
             if part.pixels is not None:
-                table.add_rows(part, minimum_side)
-            else:
-                for name, file in zip(part.names, part.files or (), strict=True):
-                    table.add(name, next(looks))
-                    table.remark_name(name, file, part.root)
-                    if progress is not None and table.row % 256 == 0:
-                        progress("scan", table.row, total)
+                table.add_rows(part, start, minimum_side)
+            elif part.files is not None:
+                root = None if part.root is None else str(part.root)
+                names += part.names
+                files += [(str(path), root) for path in part.files]
+                places.append(np.arange(start, start + len(part.files)))
+            start += len(part.names)
+        rows = np.concatenate([*places, np.zeros(0, np.int64)])
+        at = 0
+        with contextlib.closing(look_in_batches(files, order, workers=workers)) as batches:
+            for batch in batches:
+                some = slice(at, at + len(batch))
+                table.add(rows[some], names[some], files[some], batch)
+                at = some.stop
+                if progress is not None:
+                    progress("scan", total - len(files) + at, total)
     finally:
-        looks.close()
         table.close()
     if progress is not None:
         progress("scan", total, total)
     return table.result(source)
 
 
+_ROW = np.dtype(
+    [
+        ("digest", np.uint8, 32),
+        ("numbers", "<i8", 5),  # stored height and width, height and width in the spool, channels
+        ("length", "<i8"),
+        ("print", "<u8"),
+    ]
+)
+"""`workers.ROW`, as NumPy reads it."""
+
+
 class _Table:
     """The scan's arrays while they fill."""
 
     def __init__(self, total: int, spool: Path | None) -> None:
-        self.row = 0
-        self.numbers = np.zeros((6, total), np.int64)  # stored h, w, channels, spool h, w, offset
+        self.numbers = np.zeros((total, 5), np.int64)  # as in `_ROW`
         self.digests = np.zeros((total, 32), np.uint8)
+        self.prints = np.zeros(total, np.uint64)
+        self.offsets = np.full(total, -1, np.int64)
         self.used = np.zeros(total, np.bool_)
         self.faults: list[Fault] = []
         self.spool = spool
         self.at = SPOOL_START
         self.file: IO[bytes] | None = None
-        self.numbers[5] = -1
         if spool is not None:
-            self.file = spool.open("wb", buffering=2**20)
+            self.file = spool.open("wb")
             self.file.write(bytes(SPOOL_START))
 
-    def add(self, name: str, look: Look) -> None:
-        """One file."""
-        row = self.row
-        self.row += 1
-        self.faults.extend(remark.at(name) for remark in look.remarks)
-        if not look.usable:
-            return
-        self.used[row] = True
-        self.digests[row] = np.frombuffer(look.digest, np.uint8)
-        self.numbers[:5, row] = *look.stored, look.channels, *look.size
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        names: Sequence[str],
+        files: Sequence[tuple[str, str | None]],
+        batch: Batch,
+    ) -> None:
+        """Some files, whose samples are `rows`."""
+        found = np.frombuffer(batch.table, _ROW)
+        usable = found["numbers"][:, 4] > 0
+        self.used[rows] = usable
+        self.digests[rows] = found["digest"]
+        self.numbers[rows] = found["numbers"]
         if self.file is not None:
-            self.numbers[5, row] = self.at
-            self.at += self.file.write(look.pixels)
+            self.prints[rows] = found["print"]
+            ends = self.at + np.cumsum(found["length"])
+            self.offsets[rows] = np.where(usable, ends - found["length"], -1)
+            self.at += self.file.write(batch.pixels)
+        remarks = [*batch.remarks, *_odd_names(files)]
+        remarks.sort(key=operator.itemgetter(0))
+        self.faults += [remark.at(names[place]) for place, remark in remarks]
 
-    def remark_name(self, name: str, file: Path, root: Path | None) -> None:
-        """A name that a terminal or a JSON reader could choke on is worth a remark."""
-        path = str(file)[len(str(root)) if root else 0 :]
-        if printable(path) != path:
-            reason = "a name that cannot be printed as it is; it is shown escaped"
-            self.faults.append(Remark("file", "odd-name", reason).at(name))
-
-    def add_rows(self, part: Part, minimum_side: int) -> None:
-        """A part whose pixels are an array."""
+    def add_rows(self, part: Part, start: int, minimum_side: int) -> None:
+        """A part whose pixels are an array; its first sample is `start`."""
         pixels = part.pixels
         assert pixels is not None
         shape = pixels.shape
@@ -192,10 +215,9 @@ class _Table:
                 f"expected sides of at least {minimum_side}, found {shape[1]}×{shape[2]}",
                 "lower data.minimum_side",
             )
-        start, self.row = self.row, self.row + len(pixels)
-        rows = slice(start, self.row)
+        rows = slice(start, start + len(pixels))
         self.used[rows] = True
-        self.numbers[:3, rows] = np.array(shape[1:])[:, None]
+        self.numbers[rows] = (*shape[1:3], 0, 0, shape[3])
         seed = hashlib.sha256(repr(shape[1:]).encode())
         for row, one in enumerate(np.ascontiguousarray(pixels), start):
             state = seed.copy()
@@ -210,7 +232,7 @@ class _Table:
     def result(self, source: Source) -> Scan:
         """The finished scan."""
         used = int(self.used.sum())
-        heights, widths, channels, spool_heights, spool_widths, offsets = self.numbers
+        heights, widths, spool_heights, spool_widths, channels = self.numbers.T.copy()
         return Scan(
             used=self.used,
             heights=heights,
@@ -226,9 +248,24 @@ class _Table:
             spool=None
             if self.spool is None
             else Spool(
-                path=self.spool, offsets=offsets, heights=spool_heights, widths=spool_widths
+                path=self.spool,
+                offsets=self.offsets,
+                heights=spool_heights,
+                widths=spool_widths,
+                prints=self.prints,
             ),
         )
+
+
+def _odd_names(files: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, Remark]]:
+    """A name that a terminal or a JSON reader could choke on is worth a remark."""
+    if "".join(path for path, _ in files).isprintable():
+        return
+    for place, (path, root) in enumerate(files):
+        name = path[len(root or "") :]
+        if printable(name) != name:
+            reason = "a name that cannot be printed as it is; it is shown escaped"
+            yield place, Remark("file", "odd-name", reason)
 
 
 def write_faults(path: Path, faults: Iterable[Fault]) -> None:

@@ -3,14 +3,17 @@
 Why not `multiprocessing`: its spawned children import the caller's `__main__` again, so that a
 script without a guard starts itself over and a notebook may hang. A helper here is a fresh
 interpreter that runs `main` of this file, takes one chunk of paths as JSON on its standard input
-and answers with JSON and raw pixels on its standard output. No pickle, no torch; it starts in a
-tenth of a second. A helper that dies is noticed at once: its chunk is tried again file by file, and
-the file that kills a helper twice over is reported as a fault like any other.
+and answers with a table of fixed rows, remarks as JSON and raw pixels on its standard output. No
+pickle, no torch, no NumPy; it starts in a tenth of a second. A helper that dies is noticed at once:
+its chunk is tried again file by file, and the file that kills a helper twice over is reported as a
+fault like any other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -22,8 +25,7 @@ import tempfile
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from neocog.data.decode import picture
@@ -35,14 +37,28 @@ from neocog.text import printable
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-__all__ = ["Look", "Order", "cores", "look", "look_at_all", "main"]
+__all__ = [
+    "ROW",
+    "Batch",
+    "Look",
+    "Order",
+    "cores",
+    "look_at_all",
+    "look_in_batches",
+    "main",
+    "pixel_print",
+]
 
 CHUNK = 64
 """Files a message: large enough to hide the cost of a message, small enough to share work out."""
 ALONE_FILES = 200
 ALONE_BYTES = 8 * 2**20
 """Up to so many files of so many bytes together, helpers would cost more than they save."""
-_HEAD = struct.Struct("<QQ")
+ROW = struct.Struct("<32s6qQ")
+"""What a batch says of one file: SHA-256 of its bytes, stored height and width, height and width of
+the pixels, channels, bytes of pixels that follow, print of the pixels. All 0: unusable."""
+_NOTHING = bytes(ROW.size)
+_HEAD = struct.Struct("<QQQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +71,38 @@ class Order:
     """Pictures with both sides up to this are not scaled."""
     pixels: bool = True
     """False: check only, send no pixels."""
-    minimum_side: int = 1
-    """Pictures with a shorter side are a fault."""
+    limits: Limits = field(default_factory=Limits)
+    """What a picture may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was found in some files."""
+
+    table: bytes
+    """A `ROW` for each file."""
+    remarks: tuple[tuple[int, Remark], ...]
+    """(place of the file in the batch, what is odd about it), by place."""
+    pixels: bytes | bytearray
+    """H×W×C uint8 of each usable file, one after the other."""
+
+    def __len__(self) -> int:
+        return len(self.table) // ROW.size
+
+    def looks(self) -> Iterator[Look]:
+        """The files one by one."""
+        at, pixels = 0, memoryview(self.pixels)
+        for place, row in enumerate(ROW.iter_unpack(self.table)):
+            digest, height, width, tall, wide, channels, length, _ = row
+            yield Look(
+                digest if channels else b"",
+                (height, width),
+                (tall, wide),
+                channels,
+                tuple(remark for other, remark in self.remarks if other == place),
+                bytes(pixels[at : at + length]),
+            )
+            at += length
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +128,39 @@ class Look:
         return bool(self.digest)
 
 
-def look(path: str, root: str | None, order: Order) -> Look:
-    """Read, hash and decode one file; whatever is wrong with it comes back as a remark."""
-    limits = Limits(minimum_side=order.minimum_side)
-    try:
-        data = read_file(path, root=None if root is None else Path(root), limits=limits)
-        found = picture(data, name=path, cover=order.cover, whole=order.whole, limits=limits)
-    except Undecodable as error:
-        return Look(b"", (0, 0), (0, 0), 0, (error.remark,))
-    return Look(
-        hashlib.sha256(data).digest(),
-        found.stored,
-        found.size,
-        found.channels,
-        found.remarks,
-        found.pixels if order.pixels else b"",
-    )
+def pixel_print(size: tuple[int, int], pixels: bytes) -> int:
+    """64 bits that are equal for equal pictures, and in practice only for them.
+
+    Args:
+        size: height and width of the picture.
+        pixels: H×W×C, uint8.
+    """
+    state = hashlib.blake2b(b"%d %d" % size, digest_size=8)
+    state.update(pixels)
+    return int.from_bytes(state.digest(), "little")
 
 
 def look_at_all(
     files: Sequence[tuple[str, str | None]], order: Order, *, workers: int | None = None
 ) -> Generator[Look]:
-    """One `Look` for each (path, root), in order.
+    """One `Look` for each (path, root), in order; arguments and errors as `look_in_batches`."""
+    with contextlib.closing(look_in_batches(files, order, workers=workers)) as batches:
+        for batch in batches:
+            yield from batch.looks()
+
+
+def look_in_batches(
+    files: Sequence[tuple[str, str | None]], order: Order, *, workers: int | None = None
+) -> Generator[Batch]:
+    """Read, hash and decode files; whatever is wrong with one comes back as a remark.
 
     Args:
         files: paths, each with the folder it must not leave.
         order: what is wanted.
         workers: helper programs; None: as many as cores, or none for a small set; 0: none.
+
+    Yields:
+        Batches of any length, which cover the files in order.
 
     Raises:
         NeocogError: helpers cannot be started.
@@ -116,12 +168,40 @@ def look_at_all(
     if workers is None:
         workers = 0 if _is_little(files) else min(cores(), 32)
     if workers < 1 or not sys.executable:
-        yield from (look(path, root, order) for path, root in files)
+        yield from (_look([file], order) for file in files)  # one picture in memory at a time
         return
     size = max(1, min(CHUNK, len(files) // (4 * workers)))
     chunks = [files[start : start + size] for start in range(0, len(files), size)]
     with _Crew(min(workers, max(1, len(chunks))), order) as crew:
         yield from crew.run(chunks)
+
+
+def _look(files: Sequence[tuple[str, str | None]], order: Order) -> Batch:
+    """The batch of these files, made in this process."""
+    table, pixels = bytearray(), bytearray()  # one run each: the pictures' own memory is used again
+    remarks: list[tuple[int, Remark]] = []
+    cover, whole, limits = order.cover, order.whole, order.limits
+    for place, (path, root) in enumerate(files):
+        try:
+            data = read_file(path, root=root, limits=limits)
+            found = picture(data, name=path, cover=cover, whole=whole, limits=limits)
+        except Undecodable as error:
+            remarks.append((place, error.remark))
+            table += _NOTHING
+            continue
+        kept = found.pixels if order.pixels else b""
+        table += ROW.pack(
+            hashlib.sha256(data).digest(),
+            *found.stored,
+            *found.size,
+            found.channels,
+            len(kept),
+            pixel_print(found.size, kept) if kept else 0,
+        )
+        pixels += kept
+        if found.remarks:
+            remarks += [(place, remark) for remark in found.remarks]
+    return Batch(bytes(table), tuple(remarks), pixels)
 
 
 def _is_little(files: Sequence[tuple[str, str | None]]) -> bool:
@@ -157,8 +237,8 @@ class _Crew:
                 helper.close()
         self.threads.shutdown(wait=True)
 
-    def run(self, chunks: Sequence[Sequence[tuple[str, str | None]]]) -> Iterator[Look]:
-        """All looks in order; only a few chunks ahead, so that memory stays bounded."""
+    def run(self, chunks: Sequence[Sequence[tuple[str, str | None]]]) -> Iterator[Batch]:
+        """All batches in order; only a few chunks ahead, so that memory stays bounded."""
         ahead: deque[Any] = deque()
         waiting = iter(chunks)
         for chunk in waiting:
@@ -168,23 +248,24 @@ class _Crew:
         while ahead:
             yield from ahead.popleft().result()
 
-    def _ask(self, chunk: Sequence[tuple[str, str | None]]) -> list[Look]:
+    def _ask(self, chunk: Sequence[tuple[str, str | None]]) -> list[Batch]:
         """One chunk, by this thread's helper; after a death file by file, to find the culprit."""
         try:
-            return self._helper().ask(chunk)
+            return [self._helper().ask(chunk)]
         except _DiedError:
             self.local.helper = None
-        looks = []
+        batches = []
         for file in chunk:
             if self.closed:
                 break
             try:
-                looks += self._helper().ask([file])
+                batches.append(self._helper().ask([file]))
             except _DiedError as error:
                 self.local.helper = None
                 reason = f"the decoder died of this file ({error})"
-                looks.append(_unusable(Remark("file", "decoder-died", reason, "skip")))
-        return looks
+                remark = Remark("file", "decoder-died", reason, "skip")
+                batches.append(Batch(_NOTHING, ((0, remark),), b""))
+        return batches
 
     def _helper(self) -> _Helper:
         helper: _Helper | None = getattr(self.local, "helper", None)
@@ -211,7 +292,9 @@ class _Helper:
             "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
             "from neocog.data.workers import main; main(sys.argv[2])"
         )
-        setting = json.dumps([order.cover, order.whole, order.pixels, order.minimum_side])
+        setting = json.dumps(
+            [order.cover, order.whole, order.pixels, dataclasses.asdict(order.limits)]
+        )
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program, json.dumps([str(p) for p in sys.path]), setting],
@@ -237,28 +320,16 @@ class _Helper:
             self.close()
             raise _no_start(said)
 
-    def ask(self, files: Sequence[tuple[str, str | None]]) -> list[Look]:
-        """The looks of some files."""
+    def ask(self, files: Sequence[tuple[str, str | None]]) -> Batch:
+        """The batch of some files."""
         try:
-            _send(self.stdin, json.dumps(files).encode(), [])
-            head, body = _receive(self.stdout)
+            _send(self.stdin, json.dumps(files).encode())
+            table, said, pixels = _receive(self.stdout)
         except (OSError, ValueError, EOFError) as error:
             code = self.process.wait()
             raise _DiedError(f"exit code {code}") from error
-        looks, at = [], 0
-        for digest, stored, size, channels, remarks, length in json.loads(head):
-            looks.append(
-                Look(
-                    bytes.fromhex(digest),
-                    (stored[0], stored[1]),
-                    (size[0], size[1]),
-                    channels,
-                    tuple(Remark(*one) for one in remarks),
-                    body[at : at + length],
-                )
-            )
-            at += length
-        return looks
+        remarks = tuple((place, Remark(*facts)) for place, *facts in json.loads(said))
+        return Batch(table, remarks, pixels)
 
     def close(self) -> None:
         """End the program, whatever it is doing."""
@@ -276,58 +347,47 @@ def _no_start(said: str) -> NeocogError:
     )
 
 
-def _unusable(remark: Remark) -> Look:
-    return Look(b"", (0, 0), (0, 0), 0, (remark,))
-
-
-def _send(stream: IO[bytes], head: bytes, parts: Sequence[bytes]) -> None:
-    stream.write(_HEAD.pack(len(head), sum(map(len, parts))) + head)
-    stream.writelines(parts)
+def _send(
+    stream: IO[bytes], first: bytes, second: bytes = b"", third: bytes | bytearray = b""
+) -> None:
+    stream.write(_HEAD.pack(len(first), len(second), len(third)) + first + second)
+    stream.write(third)
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
+def _receive(stream: IO[bytes]) -> tuple[bytes, bytes, bytes]:
     def exactly(count: int) -> bytes:
         data = stream.read(count)
         if len(data) != count:
             raise EOFError
         return data
 
-    head, body = _HEAD.unpack(exactly(_HEAD.size))
-    return exactly(head), exactly(body)
+    first, second, third = _HEAD.unpack(exactly(_HEAD.size))
+    return exactly(first), exactly(second), exactly(third)
 
 
 def main(setting: str) -> None:
     """The helper program: answer chunks until the input ends."""
     # Ctrl-C reaches the whole group; the caller ends its helpers in its own good order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cover, whole, pixels, minimum_side = json.loads(setting)
+    cover, whole, pixels, limits = json.loads(setting)
     order = Order(
         cover=None if cover is None else (cover[0], cover[1]),
         whole=whole,
         pixels=pixels,
-        minimum_side=minimum_side,
+        limits=Limits(**limits),
     )
     # Only we may write to the pipe: a decoder's own chatter goes where errors go.
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    gc.freeze()  # what was imported stays: no collection need ever look at it again
     stdout.write(b".")
     stdout.flush()
     while True:
         try:
-            request, _ = _receive(stdin)
+            request, _, _ = _receive(stdin)
         except EOFError:
             return
-        looks = [look(path, root, order) for path, root in json.loads(request)]
-        answer = [
-            (
-                one.digest.hex(),
-                one.stored,
-                one.size,
-                one.channels,
-                [(r.format, r.code, r.reason, r.policy, r.offset) for r in one.remarks],
-                len(one.pixels),
-            )
-            for one in looks
-        ]
-        _send(stdout, json.dumps(answer).encode(), [one.pixels for one in looks])
+        batch = _look(json.loads(request), order)
+        said = [(place, *dataclasses.astuple(remark)) for place, remark in batch.remarks]
+        _send(stdout, batch.table, json.dumps(said).encode(), batch.pixels)
