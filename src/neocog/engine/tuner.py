@@ -48,7 +48,8 @@ LEAST_BATCH = 32
 """Pictures in a measured step, at least. Where whole steps take too long, smaller ones are timed:
 what a layer gains by another layout or precision hardly depends on the batch."""
 SHARE = 0.05
-"""Share of the plain loop's time that measuring may take."""
+"""Share of the plain loop's time that measuring may take; twice as much where it would not do for
+more than two candidates."""
 GAIN = 1.03
 """A candidate must be this much faster than the plain loop: less is noise."""
 TOLERANCE: dict[str, tuple[float, float]] = {
@@ -276,7 +277,12 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
     assert total is not None  # a run without an end has epochs
     budget = min(MOST, SHARE * each * total)
     # Every candidate takes a step to warm up, some to tell it from noise, and more if it leads.
-    affordable = int(budget / (6 * len(choices) * each) * pictures)
+    share = pictures / (6 * each)
+    affordable = int(share * budget / len(choices))
+    if affordable < LEAST_BATCH:
+        # A net whose steps are long has most to gain: at least the most promising one is tried.
+        choices, budget = choices[:2], 2 * budget
+        affordable = int(share * budget / len(choices))
     if affordable < LEAST_BATCH:
         return []
     batches = whole if affordable >= pictures else [_first(whole[0], affordable)]
