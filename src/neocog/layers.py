@@ -68,7 +68,8 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """B×C×H×W → B×C×H×W float32."""
-        return (images.float() - self.mean) * self.scale
+        # One copy, worked on in place: for small batches, memory is what this costs.
+        return images.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
 
 
 def _views(pictures: Tensor, which: Views) -> Iterator[tuple[float, Tensor]]:

@@ -72,7 +72,9 @@ def shift_flip(
     stride = pixels.shape[2]
     rows += torch.arange(batch, device=device)[:, None] * pixels.shape[1]
     index = (rows * stride)[:, :, None] + columns[:, None, :]
-    flat = pixels.reshape(-1, channels).index_select(0, index.view(-1))
+    # Grey pictures as one row of bytes: rows of a single byte each take five times as long.
+    flat = pixels.reshape(-1) if channels == 1 else pixels.reshape(-1, channels)
+    flat = flat.index_select(0, index.view(-1))
     return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
