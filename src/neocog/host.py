@@ -15,10 +15,10 @@ __all__ = ["born", "cores", "memory_kept", "wait_patiently"]
 
 SPIN = "1000"
 """Turns that a thread of GNU OpenMP waits in a loop for the others before it sleeps. By default it
-is some milliseconds. That gains nothing measurable on a quiet machine, and where another program
-holds a core the waiting threads hold the others: a small network on 2 cores, both also wanted by
-another program, learned from 117 to 570 pictures a second by default and from 1,100 like this."""
-
+is some milliseconds, and where another program holds a core the waiting threads hold the others: a
+small network on 2 cores, both also wanted by another program, learned from 117 to 570 pictures a
+second by default and from 1,100 like this. On a quiet machine the sleep costs networks whose steps
+take milliseconds up to a fifth, and others nothing."""
 _TRIM, _MMAP = -1, -3
 """`mallopt`: free memory at the top that goes back to the system; size from which a block is
 mapped by itself, and unmapped as soon as it is freed."""
