@@ -9,7 +9,9 @@ fewer, the shape of the schedule stays.
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,10 +27,9 @@ WRITE = 3.5
 is written, the rest for what is around it."""
 MARGIN = 0.01
 """Share of the time left that is kept back, for what nobody foresees: half a second in a minute."""
-MEMORY = 0.8
-"""Weight of the past in the running mean of a step's seconds: some five steps."""
-SETTLED = 5
-"""Steps after which that mean says how fast the machine was when the run began."""
+RECENT = 5
+"""Steps whose median says how long a step takes now: it follows a machine that became slower after
+three of them, and one slow step alone does not move it."""
 PAUSE = 0.01
 """Share of the time that lies between two validations, at least: a tiny set has a thousand passes a
 minute, and they are not a thousand news."""
@@ -63,8 +64,7 @@ class Budget:
         self._whole = max(0.0, ends - self.began)
         self._margin = MARGIN * max(0.0, ends - clock())
         self._paused = self._stored = clock()
-        self._steps = 0
-        self._step = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._at_look = 0.0
         self._look = 0.0
         self._save = 0.0
@@ -73,9 +73,8 @@ class Budget:
 
     def stepped(self, seconds: float) -> None:
         """A step took so long."""
-        self._step = MEMORY * self._step + (1 - MEMORY) * seconds if self._steps else seconds
-        self._steps += 1
-        if self._steps == SETTLED and not self._at_look:
+        self._recent.append(seconds)
+        if len(self._recent) == RECENT and not self._at_look:
             self._at_look = self._step  # the first look was before the first step
 
     def looked(self, pictures: int, seconds: float) -> None:
@@ -87,6 +86,11 @@ class Budget:
     def saved(self, seconds: float) -> None:
         """A checkpoint took so long."""
         self._save, self._stored = seconds, self.clock()
+
+    @property
+    def _step(self) -> float:
+        """Seconds of a step now; 0 before the first."""
+        return statistics.median(self._recent) if self._recent else 0.0
 
     @property
     def _slower(self) -> float:
