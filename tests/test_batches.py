@@ -228,3 +228,22 @@ def test_weights_follow_a_mixed_batch() -> None:
     for one in train_batches(data, batch=9, seed=0, epoch=0, augment=augment):
         assert one.targets.shape == (9, 7)
         assert torch.allclose(one.weights, torch.full((9,), 2.0))
+
+
+def test_small_batches_are_made_together_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with mixup, whose partners come from the batch itself."""
+    recipe = AugmentRecipe(flip=0.5, shift=0.1, brightness=0.2, mixup=0.4, cutmix=1.0)
+    data = data_of(255)
+    arguments: dict[str, Any] = {"batch": 16, "seed": 3, "epoch": 1, "augment": augment_of(recipe)}
+    together = list(train_batches(data, **arguments))
+    calls = []
+    gather = type(data.images).gather
+    monkeypatch.setattr(type(data.images), "gather", lambda *args: calls.append(1) or gather(*args))
+    assert len(list(train_batches(data, **arguments))) == len(together) > 5 * len(calls) > 0
+    monkeypatch.setattr("neocog.data.batches.TOGETHER", 1)
+    alone = list(train_batches(data, **arguments))
+    assert len(alone) == len(together)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.images, other.images, atol=1e-4, rtol=0)
+        assert torch.equal(one.targets, other.targets)
+        assert torch.equal(one.ids, other.ids)

@@ -294,6 +294,7 @@ def test_batches_for_another_device_are_gathered_ahead(monkeypatch: pytest.Monke
     expected = order(data.splits["train"], seed=1, epoch=2)
     begun = threading.Barrier(2, timeout=10)
     seen: list[torch.Tensor] = []
+    monkeypatch.setattr("neocog.data.batches.TOGETHER", 1)
     gather = Images.gather
 
     def spy(self: Images, ids: torch.Tensor, *rest: Any) -> torch.Tensor:

@@ -229,7 +229,7 @@ class Augment:
         return f"Augment({', '.join(active)}, seed={self.seed})"
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
-        """Augment one batch; the argument stays as it is.
+        """Augment one batch: `each`, then `mix`. The argument stays as it is.
 
         Args:
             batch: uint8 images B×C×H×W, on any device.
@@ -240,6 +240,10 @@ class Augment:
             With mixup or cutmix the targets are B×K float32 and the weights mixed, as
             `mixing.mix_pairs` says.
         """
+        return self.mix(self.each(batch, epoch), epoch)
+
+    def each(self, batch: Batch, epoch: int) -> Batch:
+        """What happens to each picture by itself, whatever others are in its batch."""
         recipe = self.recipe
         images = self._move(batch.images, batch.ids, epoch)
         images = self._recolor(images, batch.ids, epoch)
@@ -248,16 +252,20 @@ class Augment:
             fill = torch.stack([torch.full((), x, device=images.device) for x in self.mean]) * 255
             key = chance.key(self.seed, epoch, "cutout")
             images = mixing.cutout(images.float(), batch.ids, key, recipe.cutout, fill)
-        batch = replace(batch, images=images)
-        if recipe.mixup or recipe.cutmix:
-            batch = mixing.mix_pairs(
-                replace(batch, images=images.float()),
-                mixup=recipe.mixup,
-                cutmix=recipe.cutmix,
-                classes=self.classes,
-                key=chance.key(self.seed, epoch, "mix"),
-            )
-        return batch
+        return replace(batch, images=images)
+
+    def mix(self, batch: Batch, epoch: int) -> Batch:
+        """What pictures of one batch do to each other."""
+        recipe = self.recipe
+        if not (recipe.mixup or recipe.cutmix):
+            return batch
+        return mixing.mix_pairs(
+            replace(batch, images=batch.images.float()),
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            classes=self.classes,
+            key=chance.key(self.seed, epoch, "mix"),
+        )
 
     def windows(
         self, sizes: Tensor, size: tuple[int, int], ids: Tensor, epoch: int

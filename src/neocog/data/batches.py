@@ -6,6 +6,8 @@ is remembered between batches, so an epoch can be taken up at any one of them.
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,10 @@ __all__ = ["batches_per_epoch", "eval_batches", "order", "train_batches"]
 
 AHEAD = 2
 """Batches that are prepared beyond the one that a step on an accelerator has."""
+TOGETHER = 1 << 20
+"""Bytes of pixels that are gathered and augmented at once, where batches are smaller. Some thirty
+operations are called for it, which for 128 MNIST pictures take longer to call than to do: 0.53 ms
+beside a `lenet5` step of 5.6 ms, and 0.27 ms with ten batches at a time."""
 
 
 def order(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -141,10 +147,19 @@ def _train_batches(
     device: torch.device,
 ) -> Iterator[Batch]:
     n, count = len(ids), batches_per_epoch(len(ids), batch)
-    parts = (ids[i * n // count : (i + 1) * n // count] for i in range(start, count))
+    ends = [i * n // max(1, count) for i in range(count + 1)]
+    # Always the same batches together, wherever the epoch is taken up: the last bit of a colour may
+    # depend on the place of a number in its row.
+    group = max(1, TOGETHER // (batch * data.images.channels * math.prod(data.size)))
+    groups = [range(i, min(i + group, count)) for i in range(start - start % group, count, group)]
+    parts = (ids[ends[some[0]] : ends[some[-1] + 1]] for some in groups)
     fetched = (_fetch(data, mine, *_windows(data, mine, augment, epoch)) for mine in parts)
-    for one in _deliver(fetched, data, device):
-        yield one if augment is None else augment(one, epoch)
+    for some, many in zip(groups, _deliver(fetched, data, device), strict=True):
+        many = many if augment is None else augment.each(many, epoch)
+        for i in range(max(start, some[0]), some[-1] + 1):
+            rows = slice(ends[i] - ends[some[0]], ends[i + 1] - ends[some[0]])
+            one = _each(many, operator.itemgetter(rows))
+            yield one if augment is None else augment.mix(one, epoch)
 
 
 def _windows(
