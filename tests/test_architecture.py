@@ -16,8 +16,8 @@ SOURCE = Path(neocog.__file__).parent
 # Errors lie below the ground floor, whose rooms all raise them.
 FLOORS = [
     {"errors"},
-    {"config", "records", "chance", "files", "geometry", "host", "settings", "text"},
-    {"layers", "kernels", "data", "metrics", "machine", "html", "plots"},
+    {"config", "records", "chance", "files", "geometry", "host", "lock", "settings", "text"},
+    {"layers", "kernels", "data", "metrics", "machine", "html", "plots", "tensorfile"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},
     {"report", "recipes", "usual", "ladder"},

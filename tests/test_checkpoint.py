@@ -254,7 +254,7 @@ def test_weights_alone_are_plain_and_verified(tmp_path: Path) -> None:
     assert checkpoint.load_weights(path).keys() == small().model.keys()
 
 
-@pytest.mark.parametrize("culprit", ["save_file", "_flush"])
+@pytest.mark.parametrize("culprit", ["open", "write", "fsync", "replace"])
 def test_a_full_disk_is_named_and_the_old_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, culprit: str
 ) -> None:
@@ -263,7 +263,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, culprit, full)
+    monkeypatch.setattr(os, culprit, full)
     expected = r"cannot write .*step-00000007.*needs [\d,]+ bytes \([\d,]+ are free\).*No space"
     with pytest.raises(RunError, match=expected):
         checkpoint.save(tmp_path, small(), meta={"old": False})

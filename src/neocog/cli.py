@@ -197,14 +197,17 @@ def _share(text: str) -> float | str:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Names a foreign factory again, which is then run.")
+@click.option(
+    "--anyway", is_flag=True, help="Go on although its data, classes or settings have changed."
+)
 @_json_option
-def resume(run: Path, model: str, as_json: bool) -> None:
-    """Go on with RUN from its last checkpoint."""
+def resume(run: Path, model: str, anyway: bool, as_json: bool) -> None:
+    """Go on with RUN from its last checkpoint, as if it had never stopped."""
     from neocog.verbs.console import Console
     from neocog.verbs.train import resume as go_on
 
     with Console() as console:
-        result = go_on(run, console=console, model=model, began=born())
+        result = go_on(run, console=console, model=model, anyway=anyway, began=born())
     if as_json:
         _print_json(result.summary)
 
@@ -352,9 +355,14 @@ def main() -> None:
             _print_json({"error": error.format_message(), "hint": ""})
         error.show()
         sys.exit(2 if isinstance(error, click.UsageError) else 1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # A signal that was heeded has a code of its own; the message says which one it was.
+        cause = stop.__cause__ if isinstance(stop, click.Abort) else stop
+        text = f"stopped by {cause}" if cause and cause.args else "stopped"
+        if "--json" in sys.argv:
+            _print_json({"error": text, "hint": ""})
+        click.echo(text, err=True)
+        sys.exit(getattr(cause, "code", 130))
     except NeocogError as error:
         if "--json" in sys.argv:
             _print_json({"error": error.message, "hint": error.hint})

@@ -257,6 +257,9 @@ class EngineRecipe:
     """torch.compile of the training step."""
     threads: int | None = None
     """Threads of one operation. None: as the machine has cores."""
+    save_minutes: float = 5.0
+    """Minutes between two checkpoints within an epoch, at most; 0: only at the end of each. A run
+    with `minutes` saves every tenth of them, where that is more often."""
     views: Literal["one", "many"] = "one"
     """How often evaluation and prediction look at a picture. `many`: also at its mirror image and
     moved by a pixel, where training flips and shifts, and the outputs are averaged; costs up to six
@@ -281,6 +284,10 @@ class EngineRecipe:
                 raise ConfigError(f"engine.{name} is at least 1, got {value}")
         if self.threads is not None and self.threads > MOST_THREADS:
             raise ConfigError(f"engine.threads is at most {MOST_THREADS}, got {self.threads}")
+        if not 0 <= self.save_minutes <= MOST_MINUTES:
+            raise ConfigError(
+                f"engine.save_minutes lies in 0…{MOST_MINUTES:,}, got {self.save_minutes:g}"
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"engine.ema lies in [0, 1), got {self.ema}")
 

@@ -1,60 +1,118 @@
-"""Files that are whole or absent. Floor 0: standard library only."""
+"""Files that are whole or absent. Floor 0: standard library only.
+
+There is one way to write a file that matters, `write_atomic`, and it calls the system through
+`os` alone: open, write, fsync, close, replace. So a test can make any of these calls fail, and kill
+the process before or after each.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-import tempfile
-from pathlib import Path
-from typing import Any
+import shutil
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neocog.errors import RunError
 
-__all__ = ["read_json", "write_atomic", "write_json"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["clear_leftovers", "read_json", "write_atomic", "write_json"]
+
+Content: TypeAlias = "bytes | str | Iterable[bytes | bytearray | memoryview]"
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_MOST = 1 << 30
+"""Bytes of one write: Linux writes no more than 2 GiB at once."""
+_numbers = itertools.count()
+"""Two threads never share a temporary name; two processes differ by their number."""
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: Content, *, size: int | None = None) -> None:
     """Write a file so that a crash leaves either the old one or the new one, never a part.
 
     Temporary file in the same folder → write → fsync → rename → fsync of the folder.
 
+    Args:
+        path: its folder is made where it is missing.
+        content: all of it, or its pieces in order, each a run of bytes.
+        size: bytes in all, where the content comes in pieces: for the error.
+
     Raises:
-        RunError: no space, no permission and the like, naming the path and the bytes needed.
+        RunError: no space, no permission and the like, naming the path and the bytes needed. What
+            was there before is still there, and nothing else is.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = ""
+    if isinstance(content, str):
+        content = content.encode()
+    if isinstance(content, bytes):
+        content, size = (content,), len(content)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; these are ordinary results.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path} ({len(data):,} bytes): {error.strerror}",
-            "free some space or choose another folder with --out",
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut, where the system can."""
-    with contextlib.suppress(OSError):  # Windows cannot open folders
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(temporary, _CREATE, 0o666)
+        made = True
         try:
+            for piece in content:
+                _write(handle, memoryview(piece).cast("B"))
             os.fsync(handle)
         finally:
             os.close(handle)
+        os.replace(temporary, path)  # noqa: PTH105 - all calls through os
+        made = False
+        sync_folder(path.parent)
+    except OSError as error:
+        needs = "" if size is None else f", which needs {size:,} bytes{_free(path.parent)}"
+        raise RunError(
+            f"cannot write {path}{needs}: {error.strerror or error}",
+            "make room, mend the permissions or choose another folder with --out",
+        ) from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108 - all calls through os
+
+
+def _write(handle: int, data: memoryview) -> None:
+    """All of it: the system may take less at once."""
+    while data:
+        data = data[os.write(handle, data[:_MOST]) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut.
+
+    Raises:
+        OSError: the disk does not do it.
+    """
+    if os.name != "posix":
+        return  # only POSIX can open a folder
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left half-written, in this folder alone.
+
+    Only for a folder that nobody else writes to now.
+    """
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _free(folder: Path) -> str:
+    """How much room there is, for an error; empty where that cannot be said."""
+    try:
+        return f" ({shutil.disk_usage(folder).free:,} are free)"
+    except OSError:
+        return ""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,5 +136,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}", "expected JSON") from error

@@ -6,8 +6,10 @@ Floor 3; imports bundle's floor downward. Layout: `manifest.json`, `events.jsonl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ from neocog import machine, tasks
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset, decode
+from neocog.data.looks import Order
+from neocog.data.workers import look_at_all
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
@@ -46,25 +50,57 @@ class EventLog:
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
-        """Open for appending after the first `keep` lines; later ones are cut off."""
+        """Open for appending after the first `keep` lines; later ones are cut off.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         lines = path.read_bytes().splitlines(keepends=True)[:keep] if path.exists() else []
         write_atomic(path, b"".join(lines))
-        self._file = path.open("a", encoding="utf-8")
+        self.path = path
+        self._waiting = bytearray()
+        try:
+            self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
 
     def __call__(self, event: Event) -> None:
-        """Append one event."""
+        """Append one event. What a full disk does not take waits for the next one, or for `sync`:
+        training does not end for it."""
         line = {
             "step": event.step,
             "kind": event.kind,
             "values": event.values,
             "time": round(event.time, 6),
         }
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._waiting += (json.dumps(line, ensure_ascii=False) + "\n").encode()
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        while self._waiting:
+            del self._waiting[: os.write(self._handle, self._waiting)]
+
+    def sync(self) -> None:
+        """Have every event reach the disk.
+
+        Raises:
+            RunError: it does not take them.
+        """
+        try:
+            self._write()
+            os.fsync(self._handle)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path}, which needs {len(self._waiting):,} bytes more: "
+                f"{error.strerror}"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._write()
+        os.close(self._handle)
 
 
 def read_events(path: Path) -> list[Event]:
@@ -170,8 +206,12 @@ class Run:
             part: scores_from_dict(summary[part]) for part in ("val", "test") if summary.get(part)
         }
 
-    def data(self, progress: Progress | None = None) -> Dataset:
+    def data(self, progress: Progress | None = None, *, changed: bool = False) -> Dataset:
         """The data set that the run was trained on, opened again.
+
+        Args:
+            progress: told how far opening is: what, done, total.
+            changed: take it as it is now.
 
         Raises:
             DataError: it is no longer there.
@@ -186,7 +226,7 @@ class Run:
                 f"it was {manifest.data['source']}; bring it back, or give other data: "
                 f"neocog eval {self.path} SOURCE",
             ) from error
-        if data.fingerprint != manifest.data["fingerprint"]:
+        if data.fingerprint != manifest.data["fingerprint"] and not changed:
             raise RunError(
                 f"the data of this run has changed: {data.source} has fingerprint "
                 f"{data.fingerprint[:12]}, the run saw {manifest.data['fingerprint'][:12]}",
@@ -257,19 +297,19 @@ class Run:
                 entries[place].update(found)
             waiting.clear()
 
-        for place, path in enumerate(images):
-            try:
-                pixels = decode.decode(
-                    Path(path), channels=predictor.input.channels, cover=predictor.input.size
-                )
-            except decode.Undecodable as error:
-                entries[place]["error"] = error.fault.reason
-                continue
-            # Cropped at once, so that pictures of all shapes share a batch and none waits whole.
-            picture = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
-            waiting.append((place, picture))
-            if len(waiting) == EVAL_BATCH:
-                answer()
+        files = [(str(path), None) for path in images]
+        order = Order(cover=predictor.input.size)
+        with contextlib.closing(look_at_all(files, order)) as found:
+            for place, look in enumerate(found):
+                if not look.usable:
+                    entries[place]["error"] = look.remarks[-1].reason
+                    continue
+                pixels = decode.recolor(look.array(), predictor.input.channels)
+                # Cropped at once, so that pictures of all shapes share a batch.
+                picture = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+                waiting.append((place, picture))
+                if len(waiting) == EVAL_BATCH:
+                    answer()
         if waiting:
             answer()
         return entries

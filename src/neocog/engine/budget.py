@@ -33,8 +33,6 @@ three of them, and one slow step alone does not move it."""
 PAUSE = 0.01
 """Share of the time that lies between two validations, at least: a tiny set has a thousand passes a
 minute, and they are not a thousand news."""
-SAVES = 0.1
-"""Share of the time that lies between two checkpoints, at most."""
 
 
 class Budget:
@@ -63,7 +61,7 @@ class Budget:
         self.began = clock() - spent
         self._whole = max(0.0, ends - self.began)
         self._margin = MARGIN * max(0.0, ends - clock())
-        self._paused = self._stored = clock()
+        self._paused = clock()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._at_look = 0.0
         self._look = 0.0
@@ -85,7 +83,7 @@ class Budget:
 
     def saved(self, seconds: float) -> None:
         """A checkpoint took so long."""
-        self._save, self._stored = seconds, self.clock()
+        self._save = seconds
 
     @property
     def _step(self) -> float:
@@ -135,7 +133,3 @@ class Budget:
         worth more than a look shortly before the last one."""
         look = self._slower * self.during * self._look
         return self.clock() - self._paused >= PAUSE * self._whole and self.left > look + self._step
-
-    def save_now(self) -> bool:
-        """Whether the last checkpoint was so long ago that losing what followed would hurt."""
-        return self.clock() - self._stored >= SAVES * self._whole

@@ -14,17 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from neocog import tensorfile
 from neocog.errors import ConfigError, RunError
 from neocog.records import TrainState
 
@@ -98,7 +95,7 @@ def save(
         tensors |= found
     tensors = _own(tensors)
     text = json.dumps(header, allow_nan=False)
-    _write(target, tensors, {"neocog": text, "sha256": _digest(text, tensors)})
+    tensorfile.write(target, tensors, {"neocog": text, "sha256": _digest(text, tensors)})
     return target
 
 
@@ -109,7 +106,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> Path:
         RunError: the file cannot be written (names the path and the bytes needed).
     """
     tensors = _own(weights)
-    _write(path, tensors, {"sha256": _digest("", tensors)})
+    tensorfile.write(path, tensors, {"sha256": _digest("", tensors)})
     return path
 
 
@@ -243,6 +240,7 @@ def flatten(value: Any, prefix: str) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         ConfigError: a value of any other type, named by its path.
 
+    >>> import torch
     >>> tree, tensors = flatten({"step": 3, "w": {0: torch.ones(2)}}, "optimizer")
     >>> tree
     {'dict': [['step', 3], ['w', {'dict': [[0, {'tensor': 'optimizer.w.0'}]]}]]}
@@ -304,26 +302,6 @@ def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
             return {key: unflatten(item, tensors) for key, item in inside}
 
 
-def _write(target: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """The file, whole and on the disk, or an error and what was there before."""
-    needed = sum(value.nbytes for value in tensors.values()) + sum(map(len, metadata.values()))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-            _flush(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush(target.parent)
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"cannot write {target}, which needs {needed:,} bytes{_free(target.parent)}: {error}",
-            "make room or mend the permissions, then resume",
-        ) from error
-
-
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors."""
     try:
@@ -361,8 +339,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensorfile.raw(value))
     return digest.hexdigest()
 
 
@@ -374,22 +351,3 @@ def _numbered(folder: Path) -> list[Path]:
         if match and path.is_file():
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found, reverse=True)]
-
-
-def _flush(path: Path) -> None:
-    """Push a file, or a folder's list of names, down to the disk."""
-    if path.is_dir() and os.name != "posix":
-        return  # only POSIX can open a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _free(folder: Path) -> str:
-    """How much room there is, for an error; empty where that cannot be said."""
-    try:
-        return f" ({shutil.disk_usage(folder).free:,} are free)"
-    except OSError:
-        return ""

@@ -11,7 +11,7 @@ import torch
 from neocog.data.batches import eval_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -57,6 +57,7 @@ def evaluate(
     *,
     device: torch.device,
     batch: int = EVAL_BATCH,
+    between: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Answer for the samples `ids`, each once, in fp32, and count.
 
@@ -67,6 +68,7 @@ def evaluate(
         ids: sample ids, int64.
         device: where the predictor is.
         batch: pictures at once, at most.
+        between: called after each batch; may raise to leave.
     """
     statistics = task.statistics()
     losses: list[Tensor] = []
@@ -76,5 +78,7 @@ def evaluate(
             loss = task.loss(outputs, one)
             statistics.update(predictor.decode(outputs), loss, one)
             losses.append(loss[one.valid])
+            if between:
+                between()
     joined = torch.cat(losses).float().cpu() if losses else torch.empty(0)
     return Evaluation(statistics=statistics, losses=joined)

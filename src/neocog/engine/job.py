@@ -93,11 +93,13 @@ class Outcome:
     steps: int
     """Optimiser steps done."""
     seconds: float
-    """Time in training steps in this process, without evaluation and saving."""
+    """Time in the training steps of the epochs that ended in this process, without evaluation."""
     images: int
-    """Pictures trained on in this process."""
+    """Pictures trained on in these epochs."""
     reason: str
     """Why it ended: `all epochs done`, `the time is up`, or what a callback said."""
+    unsaved: str = ""
+    """Why there is no checkpoint of it; empty where there is."""
 
 
 def plain(recipe: EngineRecipe, device: torch.device) -> Choice:

@@ -20,7 +20,7 @@ import torch
 from neocog import chance
 from neocog.data.batches import train_batches
 from neocog.data.resident import resident
-from neocog.engine import checkpoint, optim, schedule
+from neocog.engine import optim, schedule
 from neocog.engine.averaging import Average
 from neocog.engine.budget import LOOKS, Budget
 from neocog.engine.control import (
@@ -37,7 +37,9 @@ from neocog.engine.control import (
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.engine.job import Outcome, length
 from neocog.engine.ledger import Ledger, at_once
+from neocog.engine.saves import BEST, SHARE, Saves
 from neocog.engine.step import non_finite, train_step
+from neocog.engine.stopping import Signals, Stopped
 from neocog.errors import ConfigError, NonFiniteLossError
 from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-BEST = "best-weights"
-"""Name of the copy that early stopping goes back to."""
 FULL = "all epochs done"
 """Why a training ends that nobody stops."""
 RESIDENT = 0.25
@@ -126,6 +126,8 @@ def train(
     listeners: Sequence[Callable[[Event], None]] = (),
     resume: TrainState | None = None,
     history: Sequence[Event] = (),
+    world: Mapping[str, Any] | None = None,
+    signals: Signals | None = None,
 ) -> Outcome:
     """Train the job's network in place, from its first step or from a checkpoint.
 
@@ -133,11 +135,18 @@ def train(
         job: what to train, on what, how.
         folder: where checkpoints go.
         callbacks: called with each event and a `Control`; may stop, save or change the rate.
-        listeners: called with each event before the callbacks: console, event file.
+        listeners: called with each event before the callbacks: console, event file. One that has
+            a `sync` must have kept its events when that returns: called before each checkpoint.
         resume: the state to go on from.
         history: the events up to that state.
+        world: what the run depends on beside its state; stands in each checkpoint.
+        signals: a wish to stop is heeded between steps, after a checkpoint.
+
+    A checkpoint that cannot be written is told of and tried again; the outcome says what is
+    missing.
 
     Raises:
+        Stopped: by a signal; the checkpoint is written.
         NonFiniteLossError: naming the step and the samples. The weights are as before that step;
             on an accelerator, where the host runs some steps ahead, only those of the checkpoints.
     """
@@ -154,14 +163,22 @@ def train(
         scaler=torch.amp.GradScaler(job.device.type, enabled=job.choice.precision == "fp16"),
         callbacks=[check(callback) for callback in callbacks],
     )
-    run = _Run(job, size, live, folder, listeners, history)
+    engine = job.recipe.engine
+    every = 60 * engine.save_minutes
+    if engine.minutes is not None:
+        every = min(every, SHARE * 60 * engine.minutes)
+    saves = Saves(folder, every=every, world=world or {}, clock=time.monotonic)
+    run = _Run(job, size, live, saves, listeners, history, signals or Signals())
     if resume is not None:
         live.load(resume)
         run.recall_epoch(history)
-    with _surroundings(job):
-        run.go()
-    best = folder / f"{BEST}.safetensors"
-    kept = checkpoint.load_weights(best) if live.restore and best.exists() else live.weights
+    with _surroundings(job), run.signals.patient():
+        try:
+            run.go()
+        except Stopped:
+            run.save()
+            raise
+    kept = (saves.best() if live.restore else None) or live.weights
     return Outcome(
         weights={
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -172,6 +189,7 @@ def train(
         seconds=run.seconds,
         images=run.images,
         reason=live.reason or run.full,
+        unsaved="" if saves.written else saves.error,
     )
 
 
@@ -208,12 +226,13 @@ class _Run:
         job: Job,
         size: Length,
         live: _Live,
-        folder: Path,
+        saves: Saves,
         listeners: Sequence[Callable[[Event], None]],
         history: Sequence[Event],
+        signals: Signals,
     ) -> None:
         self.job, self.size, self.live = job, size, live
-        self.folder, self.listeners = folder, listeners
+        self.saves, self.listeners, self.signals = saves, listeners, signals
         self.count = len(history)
         self.began = time.monotonic() - (history[-1].time if history else 0.0)
         self.seconds, self.images = 0.0, 0
@@ -221,7 +240,7 @@ class _Run:
         self.ledger = Ledger()
         self.data = resident(job.data, job.device, share=RESIDENT)
         self.opened = time.monotonic()
-        self.seen = 0
+        self.seen, self.before = 0, 0.0
         self.settled = self.opened
         self.peak = live.optimizers.lr
         self.full = FULL if job.ends is None else TIME
@@ -245,11 +264,16 @@ class _Run:
         )
 
     def recall_epoch(self, history: Sequence[Event]) -> None:
-        """The losses since the last epoch was told: its mean is over all of its steps."""
-        first = max((event.step for event in history if event.kind == "epoch"), default=0)
-        self.losses = [
-            event.values["loss"] for event in history if event.kind == "step" and event.step > first
-        ]
+        """What an earlier process did since the last epoch was told, whose mean and rate are over
+        all of its steps."""
+        told = [i for i, event in enumerate(history) if event.kind in ("start", "epoch")]
+        if not told:
+            return
+        since = history[told[-1] :]
+        self.losses = [event.values["loss"] for event in since if event.kind == "step"]
+        self.before = since[-1].time - since[0].time
+        samples = len(self.job.data.splits["train"])
+        self.seen = round(samples * len(self.losses) / self.size.steps)
 
     def emit(self, kind: str, **values: Any) -> None:
         """Tell everyone of something that happened at the present step."""
@@ -292,15 +316,24 @@ class _Run:
         """Write a checkpoint; of those that resuming needs the last two stay."""
         began = time.monotonic()
         if name is not None and weights_only:
-            checkpoint.save_weights(self.folder / f"{name}.safetensors", self.live.weights)
-            return
-        self._settle(wait=True)  # a checkpoint counts the events of all steps before it
-        meta = {"events": self.count}
-        checkpoint.save(self.folder, self.live.state(), name=name, meta=meta)
-        if name is None:
-            checkpoint.prune(self.folder, keep=2)
-        if self.budget:
-            self.budget.saved(time.monotonic() - began)
+            done = self.saves.weights(self.live.weights, name=name)
+        else:
+            self._settle(wait=True)  # a checkpoint counts the events of all steps before it
+            done = self._keep_events() and self.saves.state(
+                self.live.state(), name=name, events=self.count
+            )
+            if self.budget:
+                self.budget.saved(time.monotonic() - began)
+        if not done:
+            self.emit("save-failed", error=self.saves.error)
+
+    def _keep_events(self) -> bool:
+        """Have the events reach the disk before a checkpoint that counts on them."""
+        for listener in self.listeners:
+            sync = getattr(listener, "sync", None)
+            if sync and not self.saves.attempt(sync):
+                return False
+        return True
 
     def go(self) -> None:
         """From the present step to the last."""
@@ -314,7 +347,10 @@ class _Run:
             self.emit("start", epochs=epochs, steps=steps, metrics=metrics, **setup)
         elif self.budget:
             self.emit("resume", used=self._used(self.budget))
-        self.opened = self.settled = time.monotonic()
+        self.settled = time.monotonic()
+        self.opened = self.settled - self.before
+        if self.losses and self.live.step % self.size.steps == 0:
+            self._conclude()  # what came before ended between an epoch and its validation
         while not self._over():
             self._pass(self.live.step // self.size.steps)
             # Where the time of the run is given, some passes end without a validation.
@@ -388,9 +424,10 @@ class _Run:
             self._step(batches)
             self.seen += sum(len(one.ids) for one in batches)
             self._settle(wait=False)
+            self.signals.check()
             if self._over():
                 break
-            if self.budget and self.budget.save_now():
+            if self.saves.due() and self.live.step % self.size.steps:
                 self.save()
         self._settle(wait=True)
 
@@ -492,7 +529,14 @@ class _Run:
         kept = average.applied(job.network) if average else contextlib.nullcontext()
         began = time.monotonic()
         with kept:
-            result = evaluate(self.predictor, job.task, self.data, ids, device=job.device)
+            result = evaluate(
+                self.predictor,
+                job.task,
+                self.data,
+                ids,
+                device=job.device,
+                between=self.signals.check,
+            )
         if self.budget:
             self.budget.looked(len(ids), time.monotonic() - began)
         return {f"val_{name}": value for name, value in result.statistics.values().items()}

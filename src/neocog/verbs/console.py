@@ -166,6 +166,8 @@ class Console:
             self.say(epoch_line(event.values, length.epochs, left))
         elif event.kind == "rate":
             self.say(f"rate lowered to {event.values['lr']:.3g}")
+        elif event.kind == "save-failed":
+            self.say(f"warning: {event.values['error']}; training goes on and will try again")
         elif event.kind == "end":
             self.done()
             if event.values["reason"] not in ("all epochs done", "the time is up"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -25,23 +26,25 @@ from neocog.data import dataset
 from neocog.engine import callbacks as engine_callbacks
 from neocog.engine import checkpoint, loop
 from neocog.engine.job import Job, Outcome, length, plain
+from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
-from neocog.files import write_json
+from neocog.files import clear_leftovers, write_json
+from neocog.lock import locked
 from neocog.models import catalog
 from neocog.records import Manifest, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
 from neocog.settings import to_dict
-from neocog.verbs import page
+from neocog.verbs import page, world
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console, Expected
 from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from neocog.data.dataset import Dataset
     from neocog.engine.callbacks import Callback
-    from neocog.records import Event, TrainState
+    from neocog.records import Event
 
 __all__ = ["fit", "resume", "train"]
 
@@ -143,6 +146,32 @@ def train(
         )
     if out is not None:
         _refuse_old(out)
+    with Signals() as signals:
+        prepared = _decide(recipe, data, module, told, began, console)
+        job = prepared.job
+        manifest = _manifest(job.recipe, job.data, job.device, argv)
+        with _claimed(out, job.recipe) as folder:
+            write_json(folder / "manifest.json", dataclasses.asdict(manifest))
+            _announce(prepared, console)
+            try:
+                return _finish(prepared, folder, manifest, console, signals, callbacks=callbacks)
+            except NeocogError:
+                # A metric that does not exist, a first step that blows up: there is nothing to
+                # resume, and the next try may want the same folder.
+                if checkpoint.load_latest(folder / "checkpoints") is None:
+                    _forget(folder)
+                raise
+
+
+def _decide(
+    recipe: Recipe,
+    data: Dataset | None,
+    module: nn.Module | None,
+    told: Collection[str],
+    began: float | None,
+    console: Console,
+) -> Prepared:
+    """Open the data, choose the network and decide all that the recipe left open."""
     device = machine.device_named(recipe.engine.device)
     choice = plain(recipe.engine, device)
     ends = _ends(recipe, time.monotonic() if began is None else began)
@@ -162,27 +191,14 @@ def train(
     )
     recipe = recipes.resolve(recipe, data)
     task = tasks.for_data(data, recipe)
-    prepared = tune(prepare(recipe, data, task, device, choice, module, ends), console)
-    recipe = prepared.job.recipe
-    folder = out or _next_folder(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(recipe, data, device, argv)
-    write_json(folder / "manifest.json", dataclasses.asdict(manifest))
-    _announce(prepared, console)
-    try:
-        return _finish(prepared, folder, callbacks, console, manifest, None, 0)
-    except NeocogError:
-        # A metric that does not exist, a first step that blows up: there is nothing to resume, and
-        # the next try may want the same folder.
-        if checkpoint.load_latest(folder / "checkpoints") is None:
-            _forget(folder)
-        raise
+    return tune(prepare(recipe, data, task, device, choice, module, ends), console)
 
 
 def resume(
     path: str | Path,
     *,
     model: str | nn.Module = "",
+    anyway: bool = False,
     console: Console | None = None,
     began: float | None = None,
 ) -> Run:
@@ -192,12 +208,14 @@ def resume(
         path: the run folder.
         model: for a network from outside the catalogue: names its factory again, because nothing
             foreign runs unasked; or the module that was handed over, of which a copy is trained.
+        anyway: go on although the data, its classes or the settings are not what they were.
         console: says what happens.
         began: when going on began, by `time.monotonic`; None: now. A run with `minutes` has what
             its earlier processes left of them.
 
     Raises:
-        RunError: no run there, its data has changed, or its checkpoints are damaged.
+        RunError: no run there, another process works on it, what it depends on has changed, or
+            all of its checkpoints are damaged.
         ConfigError: the network is foreign and was not named.
     """
     began = time.monotonic() if began is None else began
@@ -207,27 +225,40 @@ def resume(
     if run.finished:
         console.say(f"{path} is finished; nothing to resume")
         return run
-    recipe, manifest = run.recipe, run.manifest
-    module = None if isinstance(model, str) else model
-    if module is None and recipe.model not in catalog.CATALOG and model != recipe.model:
-        raise ConfigError(
-            f"the network of this run is {recipe.model}, which is not one of neocog's own",
-            "hand the module over: neocog.resume(run, model=module)"
-            if recipe.model == UNNAMED
-            else f"if you trust that code, say so: neocog resume {path} --model {recipe.model}",
-        )
-    device = machine.device_named(recipe.engine.device)
-    data = run.data()
-    task = tasks.for_data(data, recipe)
-    ends = _ends(recipe, began - _used(run.events))
-    prepared = prepare(recipe, data, task, device, plain(recipe.engine, device), module, ends)
-    found = checkpoint.load_latest(path / "checkpoints")
-    for warning in found.warnings if found else ():
-        console.say(f"warning: {warning}; going on from the one before")
-    state = found.state if found else None
-    console.say(f"{path}: going on after step {state.step if state else 0}")
-    return _finish(
-        prepared, path, (), console, manifest, state, found.meta["events"] if found else 0
+    _refuse_foreign(run, model)
+    with Signals() as signals, locked(path):
+        clear_leftovers(path)
+        recipe = run.recipe
+        device = machine.device_named(recipe.engine.device)
+        data = run.data(changed=anyway)
+        task = tasks.for_data(data, recipe)
+        ends = _ends(recipe, began - _used(run.events))
+        module = None if isinstance(model, str) else model
+        prepared = prepare(recipe, data, task, device, plain(recipe.engine, device), module, ends)
+        found = checkpoint.load_latest(path / "checkpoints")
+        if found:
+            for warning in found.warnings:
+                console.say(f"warning: {warning}; going on from the one before")
+            now = world.describe(prepared.job)
+            world.check(found.meta.get("world", {}), now, anyway=anyway, console=console)
+        console.say(f"{path}: going on after step {found.state.step if found else 0}")
+        return _finish(prepared, path, run.manifest, console, signals, found=found)
+
+
+def _refuse_foreign(run: Run, model: str | nn.Module) -> None:
+    """Nothing foreign runs unasked.
+
+    Raises:
+        ConfigError: the network is not ours, and was not named or handed over.
+    """
+    name = run.recipe.model
+    if not isinstance(model, str) or name in catalog.CATALOG or name == model:
+        return
+    raise ConfigError(
+        f"the network of this run is {name}, which is not one of neocog's own",
+        "hand the module over: neocog.resume(run, model=module)"
+        if name == UNNAMED
+        else f"if you trust that code, say so: neocog resume {run.path} --model {name}",
     )
 
 
@@ -249,21 +280,27 @@ def _used(events: Sequence[Event]) -> float:
 def _finish(
     prepared: Prepared,
     folder: Path,
-    callbacks: Sequence[Callback],
-    console: Console,
     manifest: Manifest,
-    state: TrainState | None,
-    events: int,
+    console: Console,
+    signals: Signals,
+    *,
+    callbacks: Sequence[Callback] = (),
+    found: checkpoint.Loaded | None = None,
 ) -> Run:
-    """Train from a state, save the bundle, evaluate it as saved, write the report."""
+    """Train from a checkpoint or from nothing, save the bundle, evaluate it as saved, write the
+    report.
+
+    Raises:
+        RunError: something could not be written; what could be is there.
+    """
     job, recipe = prepared.job, prepared.job.recipe
     size = length(recipe, len(job.data.splits["train"]))
-    log = EventLog(folder / "events.jsonl", keep=events)
+    log = EventLog(folder / "events.jsonl", keep=found.meta["events"] if found else 0)
     console.expect(
         Expected(
             steps=size.steps,
             epochs=recipe.engine.epochs or 0,
-            first=state.step if state else 0,
+            first=found.state.step if found else 0,
             ends=job.ends or 0.0,
         )
     )
@@ -274,8 +311,10 @@ def _finish(
             folder=folder / "checkpoints",
             callbacks=[*built_in, *callbacks],
             listeners=[log, console],
-            resume=state,
+            resume=found.state if found else None,
             history=Run(folder).events,
+            world=world.describe(job),
+            signals=signals,
         )
     except KeyboardInterrupt:
         console.done()
@@ -297,6 +336,12 @@ def _finish(
     foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
     run = Run(folder, model=foreign)
     _evaluate(run, job, outcome, console)
+    if outcome.unsaved:
+        raise RunError(
+            f"{folder} is trained and evaluated, but no checkpoint of it could be written: "
+            f"{outcome.unsaved}",
+            "its bundle is there and can be used; a crash would have lost all",
+        )
     return run
 
 
@@ -403,21 +448,49 @@ def _refuse_old(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Take away a run that never got to a checkpoint, and the folder if it holds nothing else."""
+    """Take away a run that never got to a checkpoint."""
     for name in ("manifest.json", "events.jsonl"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    for empty in (folder / "checkpoints", folder):
-        with contextlib.suppress(OSError):  # not there, or not empty
-            empty.rmdir()
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (folder / "checkpoints").rmdir()
+
+
+@contextlib.contextmanager
+def _claimed(out: Path | None, recipe: Recipe) -> Iterator[Path]:
+    """The folder of a new run, which nobody else writes to.
+
+    Raises:
+        RunError: it holds a run already, is in use, or cannot be made.
+    """
+    try:
+        folder = out or _next_folder(recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot make {error.filename}: {error.strerror}", "choose another folder with --out"
+        ) from error
+    try:
+        with locked(folder):
+            _refuse_old(folder)
+            clear_leftovers(folder)
+            yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, as it should
+            folder.rmdir()
 
 
 def _next_folder(recipe: Recipe) -> Path:
-    """`runs/digits-cnn-1`, the first number that is free."""
+    """`runs/digits-cnn-1`, the first number that is free; made, so that it is nobody else's."""
     source = Path(recipe.data.source).name.split(".")[0] or "data"
     model = recipe.model.rsplit(":", 1)[-1]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{source}-{model}").strip("-")
-    number = 1
-    while (Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{stem}-{number}"
+    Path("runs").mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        folder = Path("runs") / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")

@@ -1,0 +1,89 @@
+"""Writing tensors to safetensors files that are whole or absent. Floor 1; imports floor 0, torch.
+
+The format (https://github.com/huggingface/safetensors, "Format"): 8 bytes with the length of the
+header, little-endian; the header, JSON padded with spaces, with type, shape and place of each
+tensor; their bytes without a gap. The library's own writer puts a file into place by itself, not
+flushed, from a second copy of everything; here the pieces go straight from the tensors' memory
+through the one way that files are written. Reading is the library's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neocog.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["raw", "write"]
+
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; on return it has reached the disk.
+
+    Args:
+        path: its folder is made where it is missing.
+        tensors: on the processor and contiguous; names in printable ASCII.
+        metadata: texts for the header.
+
+    Raises:
+        RunError: the file cannot be written (names the path and the bytes needed).
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    # Wide types first: each tensor then begins where its type may begin.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    place = 0
+    for name in order:
+        value = tensors[name]
+        end = place + value.nbytes
+        header[name] = {
+            "dtype": TYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        yield len(text).to_bytes(8, "little") + text
+        for name in order:
+            yield raw(tensors[name])
+
+    write_atomic(path, pieces(), size=8 + len(text) + place)
+
+
+def raw(value: Tensor) -> memoryview:
+    """The bytes of a contiguous processor tensor, not copied.
+
+    >>> bytes(raw(torch.tensor([1, 256], dtype=torch.int16)))
+    b'\\x01\\x00\\x00\\x01'
+    """
+    if not value.numel():
+        return memoryview(b"")
+    data: memoryview = value.reshape(-1).view(torch.uint8).numpy().data
+    return data

@@ -1,0 +1,92 @@
+"""When a training is saved, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from neocog.engine import checkpoint
+from neocog.engine.saves import BEST, RETRY, Saves
+from neocog.records import TrainState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def state(step: int) -> TrainState:
+    return TrainState(
+        step=step, model={"w": torch.full((3,), float(step))}, optimizer={}, schedule={}, ema={}
+    )
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_one_is_due_after_the_time_that_was_asked_for(tmp_path: Path) -> None:
+    clock = Clock()
+    saves = Saves(tmp_path, every=300, world={}, clock=clock)
+    clock.now += 299
+    assert not saves.due()
+    clock.now += 1
+    assert saves.due()
+    assert saves.state(state(1), name=None, events=0)
+    assert not saves.due()
+    clock.now += 300
+    assert saves.due()
+    never = Saves(tmp_path, every=0, world={}, clock=clock)
+    clock.now += 1e9
+    assert not never.due()
+
+
+def test_what_a_full_disk_refuses_is_tried_again_within_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    saves = Saves(tmp_path, every=300, world={"threads": 2}, clock=clock)
+    assert saves.state(state(1), name=None, events=4)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        assert not saves.state(state(2), name=None, events=5)
+    assert "No space left" in saves.error
+    assert str(tmp_path) in saves.error
+    clock.now += RETRY - 1
+    assert not saves.due()
+    clock.now += 1
+    assert saves.due()
+    assert saves.state(state(3), name=None, events=6)
+    assert saves.error == ""
+    clock.now += RETRY
+    assert not saves.due()
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    assert (found.state.step, found.meta) == (3, {"events": 6, "world": {"threads": 2}})
+    assert saves.written == 2
+
+
+def test_the_best_that_could_not_be_written_is_still_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = Saves(tmp_path, every=0, world={}, clock=Clock())
+    assert saves.best() is None
+    saves.weights({"w": torch.ones(2)}, name=BEST)
+    live = torch.full((2,), 2.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        assert not saves.weights({"w": live}, name=BEST)
+    live += 7  # training goes on
+    assert torch.equal((saves.best() or {})["w"], torch.full((2,), 2.0))
+    assert saves.weights({"w": torch.full((2,), 3.0)}, name=BEST)
+    assert torch.equal((saves.best() or {})["w"], torch.full((2,), 3.0))

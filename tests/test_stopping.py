@@ -1,0 +1,208 @@
+"""SIGTERM and SIGINT: saved and ended in time, with a code of their own; then as if never ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from neocog.cli import main
+from neocog.engine import checkpoint
+from neocog.engine.stopping import GRACE, Signals, Stopped
+from neocog.run import read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TRAIN = [
+    *("train", "digits", "--model", "cnn", "--epochs", "3", "--batch", "32", "--precision", "fp32"),
+    *("--set", "engine.layout=contiguous", "--set", "engine.compile=off"),
+    *("--set", "engine.threads=1", "--set", "engine.ema=0.9", "--val", "0.3"),
+]
+# A hook on validation, so that a signal can be made to arrive in the middle of one.
+SLOW = """
+import sys, time
+import neocog.engine.evaluate as e
+from neocog.cli import main
+old = e.eval_batches
+def slow(*args, **options):
+    for i, one in enumerate(old(*args, **{**options, "batch": 16})):
+        print("validating", i, flush=True)
+        time.sleep(0.05)
+        yield one
+if sys.argv.pop(1) == "validation":
+    e.eval_batches = slow
+main()
+"""
+
+
+def command(folder: Path, phase: str) -> list[str]:
+    return [sys.executable, "-u", "-c", SLOW, phase, *TRAIN, "--out", str(folder)]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Begin a training; whatever becomes of it, it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(folder: Path, phase: str, *more: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [*command(folder, phase), *more],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield begin
+
+
+def wait_for(folder: Path, kind: str, count: int) -> None:
+    """Until the run has told of so many events."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        try:
+            if sum(e.kind == kind for e in read_events(folder / "events.jsonl")) >= count:
+                return
+        except OSError:
+            pass
+        time.sleep(0.01)
+    raise AssertionError("the training did not get so far")
+
+
+def story(folder: Path) -> list[tuple[int, str, dict[str, Any]]]:
+    clocks = {"seconds", "images_per_second"}
+    return [
+        (e.step, e.kind, {k: v for k, v in e.values.items() if k not in clocks})
+        for e in read_events(folder / "events.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(command(folder, "nothing"), check=True, capture_output=True)
+    return folder
+
+
+def finish(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Resume in this process."""
+    before = sys.argv
+    sys.argv = ["neocog", "resume", str(folder)]
+    try:
+        main()
+    finally:
+        sys.argv = before
+    assert "going on after step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [(signal.SIGTERM, "steps"), (signal.SIGINT, "steps"), (signal.SIGTERM, "validation")],
+)
+def test_a_signal_saves_and_ends(
+    whole: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    phase: str,
+) -> None:
+    out = tmp_path / "run"
+    process = start(out, phase, "--json")
+    wait_for(out, "step", 45 if phase == "steps" else 40)
+    if phase == "validation":
+        wait_for(out, "step", 40)  # the first epoch has 40 steps
+        time.sleep(0.2)
+    process.send_signal(number)
+    began = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 128 + number, errors
+    assert f"to go on: neocog resume {out}" in errors
+    assert f"stopped by {number.name}" in errors
+    said = json.loads(output[output.index("{") :])
+    assert said["error"] == f"stopped by {number.name}"
+    found = checkpoint.load_latest(out / "checkpoints")
+    assert found is not None
+    steps = [e.step for e in read_events(out / "events.jsonl") if e.kind == "step"]
+    assert found.state.step == max(steps)  # nothing is lost
+    finish(out, capsys)
+    assert story(out) == story(whole)
+    names = ["weights.safetensors"]
+    assert [(out / "bundle" / n).read_bytes() for n in names] == [
+        (whole / "bundle" / n).read_bytes() for n in names
+    ]
+
+
+def test_a_second_sigterm_ends_at_once_and_loses_no_checkpoint(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start(out, "nothing")
+    wait_for(out, "epoch", 1)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert checkpoint.load_latest(out / "checkpoints") is not None
+
+
+def test_a_second_run_in_the_folder_is_refused(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start(out, "nothing")
+    wait_for(out, "step", 1)
+    second = subprocess.run(
+        [sys.executable, "-m", "neocog", "resume", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"{out} is in use by process {process.pid}" in second.stderr
+
+
+def test_before_and_after_training_a_signal_ends_the_program_where_it_stands() -> None:
+    with Signals(), pytest.raises(Stopped) as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_while_training_it_waits_for_the_next_check() -> None:
+    with Signals() as signals:
+        with signals.patient():
+            signals.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            with pytest.raises(Stopped, match="SIGTERM"):
+                signals.check()
+        with pytest.raises(KeyboardInterrupt):  # the second kind of signal does not wait
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_step_that_takes_too_long_is_given_up() -> None:
+    code = (
+        "import os, signal, time\n"
+        "import neocog.engine.stopping as s\n"
+        "s.GRACE = 0.3\n"
+        "with s.Signals() as signals, signals.patient():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 143
+    assert time.monotonic() - began < 20
+    assert GRACE < 10
