@@ -27,7 +27,7 @@ from neocog.engine.job import Job, Outcome, length, plain
 from neocog.errors import ConfigError, DataError, NonFiniteLossError
 from neocog.layers import Normalize, Predictor
 from neocog.models import catalog
-from neocog.records import Event
+from neocog.records import Event, TrainState
 from neocog.settings import from_dict
 
 QUIET = {"flip": 0, "shift": 0, "rotate": 0, "scale": 0}
@@ -540,6 +540,35 @@ def test_a_timed_training_goes_on_with_what_is_left(
     assert rates[-1] < 0.06 * rates[0]
     left = (again.ends or 0) - clock.now - LOOK * len(digits.splits["val"])
     assert WRITE - STEP <= left <= WRITE + STEP + 0.7
+
+
+def test_long_epochs_are_saved_on_the_way(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One second a step, a checkpoint every 5: what a kill loses is no epoch, but 5 seconds; and
+    how often a run saves changes nothing of what it tells."""
+    clock = Turned(monkeypatch)
+    values = {"engine": {"epochs": 1, "batch": 64, "save_minutes": 5 / 60}}
+    job = make(digits, values)
+    clock.turn(job, 1.0, 0.0)
+    kept: list[int] = []
+    save = checkpoint.save
+
+    def noted(folder: Path, state: TrainState, **rest: Any) -> Path:
+        kept.append(state.step)
+        return save(folder, state, **rest)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    _, events = run(job, tmp_path / "a")
+    steps = length(job.recipe, len(digits.splits["train"])).steps
+    assert kept == [*range(5, steps, 5), steps]
+    values["engine"] |= {"save_minutes": 0.0}
+    kept.clear()
+    often = make(digits, values)
+    clock.turn(often, 1.0, 0.0)
+    _, plain = run(often, tmp_path / "b")
+    assert kept == [steps]
+    assert [e.values.get("loss") for e in events] == [e.values.get("loss") for e in plain]
 
 
 def test_a_time_that_is_over_before_it_begins_is_refused(

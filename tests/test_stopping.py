@@ -206,3 +206,49 @@ def test_a_step_that_takes_too_long_is_given_up() -> None:
     assert done.returncode == 143
     assert time.monotonic() - began < 20
     assert GRACE < 10
+
+
+FULL = """
+import errno, os, sys
+from neocog.cli import main
+write, broken = os.write, sys.argv.pop(1)
+def full(handle, data):
+    name = os.readlink(f"/proc/self/fd/{handle}")
+    if any(part in name for part in broken.split(",")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write(handle, data)
+os.write = full
+main()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="names open files by /proc")  # noqa: PTH112
+@pytest.mark.parametrize(
+    ("broken", "code", "words"),
+    [
+        ("checkpoints", 1, "no checkpoint of it could be written"),
+        ("checkpoints,events.jsonl", 1, "no checkpoint of it could be written"),
+        ("bundle", 1, "cannot write"),
+    ],
+)
+def test_a_full_disk_does_not_end_the_training(
+    whole: Path, tmp_path: Path, broken: str, code: int, words: str
+) -> None:
+    out = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, broken, *TRAIN, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    if "checkpoints" in broken:
+        assert "training goes on and will try again" in done.stderr
+        name = "bundle/weights.safetensors"
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert (out / "report.html").exists()
+    else:
+        assert checkpoint.load_latest(out / "checkpoints") is not None

@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,29 +30,26 @@ from neocog.engine.control import (
     ScaleRate,
     Stop,
     check,
-    recall,
-    remember,
 )
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.engine.job import Outcome, length
 from neocog.engine.ledger import Ledger, at_once
+from neocog.engine.live import Live
 from neocog.engine.saves import BEST, SHARE, Saves
 from neocog.engine.step import non_finite, train_step
 from neocog.engine.stopping import Signals, Stopped
 from neocog.errors import ConfigError, NonFiniteLossError
 from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
-from neocog.records import Event, TrainState
+from neocog.records import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
-
     from neocog.engine.control import Callback, Request
     from neocog.engine.job import Job, Length
-    from neocog.records import Batch
+    from neocog.records import Batch, TrainState
 
 __all__ = ["train"]
 
@@ -65,57 +61,6 @@ PRACTICE = 3
 """Looks at one batch before a run whose time is given."""
 TIME = "the time is up"
 """Why one ends that has a time instead of epochs."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Live:
-    """What changes while training. A checkpoint holds exactly this."""
-
-    network: nn.Module
-    optimizers: optim.Optimizers
-    average: Average | None
-    scaler: torch.amp.GradScaler
-    callbacks: Sequence[Callback]
-    step: int = 0
-    scale: float = 1.0
-    floor: float = 0.0
-    reason: str = ""
-    restore: bool = False
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        """What would be kept if the run ended now: the average, where there is one."""
-        return self.average.state if self.average else self.network.state_dict()
-
-    def state(self) -> TrainState:
-        """Everything as one record."""
-        return TrainState(
-            step=self.step,
-            model=self.network.state_dict(),
-            optimizer=self.optimizers.state_dict(),
-            schedule={
-                "scale": self.scale,
-                "floor": self.floor,
-                "reason": self.reason,
-                "restore": self.restore,
-                "scaler": self.scaler.state_dict(),
-                "callbacks": remember(self.callbacks),
-            },
-            ema=self.average.state if self.average else {},
-        )
-
-    def load(self, state: TrainState) -> None:
-        """Take everything from a record."""
-        self.network.load_state_dict(dict(state.model))
-        self.optimizers.load_state_dict(state.optimizer)
-        if self.average:
-            self.average.load(state.ema)
-        memory = state.schedule
-        self.step = state.step
-        self.scale, self.floor = memory["scale"], memory["floor"]
-        self.reason, self.restore = memory["reason"], memory["restore"]
-        self.scaler.load_state_dict(memory["scaler"])
-        recall(self.callbacks, memory["callbacks"])
 
 
 def train(
@@ -156,7 +101,7 @@ def train(
     if job.choice.layout == "channels_last":
         job.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decay = job.recipe.engine.ema
-    live = _Live(
+    live = Live(
         network=job.network,
         optimizers=optim.build(job.network, job.recipe.optim),
         average=Average(job.network, decay) if decay else None,
@@ -225,7 +170,7 @@ class _Run:
         self,
         job: Job,
         size: Length,
-        live: _Live,
+        live: Live,
         saves: Saves,
         listeners: Sequence[Callable[[Event], None]],
         history: Sequence[Event],
