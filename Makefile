@@ -4,13 +4,17 @@ BIN := .venv/bin
 # Tests run in as many processes as there are cores.
 JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 
-.PHONY: demo test check format clean
+.PHONY: demo test faults check format clean
 
 demo: .venv/core
 	$(BIN)/neocog train digits --val 0.2 --seed 0
 
 test: .venv/dev
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+# Kills, full disks, power cuts, flipped bits, and the proof that each of these tests can fail.
+faults: .venv/dev
+	$(BIN)/python -m faults
 
 check: .venv/dev
 	$(BIN)/ruff format --check

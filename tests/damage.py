@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import HealthCheck, settings
 
+from faults.mutate import mutated
 from neocog.data.sources import read, signature
 from neocog.errors import DataError
+
+__all__ = ["FUZZ", "mutated", "refused"]
 
 FUZZ = settings(
     deadline=None,
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-def mutated(content: bytes, seed: int) -> bytes:
-    """The content with a few bytes changed, perhaps cut, perhaps lengthened."""
-    chance = random.Random(seed)
-    data = bytearray(content)
-    for _ in range(chance.randint(0, 5)):
-        data[chance.randrange(len(data))] = chance.choice(
-            [0, 1, 34, 44, 255, chance.randrange(256)]
-        )
-    if chance.random() < 0.3:
-        del data[chance.randrange(len(data)) :]
-    if chance.random() < 0.2:
-        data += chance.randbytes(chance.randint(1, 5000))
-    return bytes(data)
 
 
 def refused(path, *words):

@@ -1,4 +1,4 @@
-"""IDX and CIFAR files: what is read, and what each kind of damage gets."""
+"""IDX and CIFAR files: what is read, and what damage gets beyond the battery of bad inputs."""
 
 from __future__ import annotations
 
@@ -82,20 +82,13 @@ GOOD = idx(IMAGES)
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (b"", ["empty"]),
         (b"\0\0", ["field magic"]),
-        (b"\x01" + GOOD[1:], ["field magic", "00 00", "01 00 08 03"]),
-        (idx(IMAGES, 0x0D), ["field type", "08", "0d", "32-bit floats"]),
         (idx(IMAGES, 0x77), ["field type", "unknown"]),
         (idx(IMAGES[0]), ["field rank", "3 or 4", "found 2"]),
         (idx(IMAGES[..., None, None]), ["field rank", "found 5"]),
         (idx(np.zeros((6, 3, 4, 2))), ["field channels", "found 2"]),
-        (GOOD[:9], ["field dimensions", "ends inside"]),
         (GOOD[:4] + b"\xff" * 12 + GOOD[16:], ["field dimensions", "can hold 88"]),
         (GOOD[:-1], ["field dimensions", "88", "87"]),
-        (GOOD + b"x", ["expected the file to end"]),
-        (idx(IMAGES[:0]), ["expected items", "(0, 3, 4)"]),
-        (idx(IMAGES[:5]), ["5 images", "6 labels"]),
         (idx(LABELS), ["field rank", "found 1"]),
     ],
 )
@@ -106,7 +99,6 @@ def test_idx_damage(tmp_path, images, words):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (idx(np.where(LABELS == 2, 200, LABELS)), ["field label", "200"]),
         (idx(LABELS * 0), ["two classes"]),
         (idx(LABELS.reshape(3, 2)), ["field rank", "expected 1"]),
     ],
@@ -123,14 +115,11 @@ def test_idx_missing_partner(tmp_path):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (gzip.compress(GOOD)[:-9], ["damaged"]),
         (gzip.compress(GOOD)[:-1] + b"\x55", ["damaged"]),
         (gzip.compress(GOOD)[:10] + b"\xff" * 20, ["damaged"]),
-        (gzip.compress(GOOD + b"\0"), ["expected the file to end"]),
-        (gzip.compress(GOOD[:-1]), ["expected 72 bytes", "found 71"]),
         (gzip.compress(GOOD[:4] + struct.pack(">3I", 60000, 28, 28)), ["at most"]),
     ],
-    ids=["short", "checksum", "stream", "more", "less", "promise"],
+    ids=["checksum", "stream", "promise"],
 )
 def test_idx_gzip_damage(tmp_path, images, words):
     refused(idx_set(tmp_path, images=images, ending=".gz"), "train", *words)
@@ -248,7 +237,6 @@ def test_cifar_without_names_calls_classes_by_number(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"data_batch_1": records([0, 1]).tobytes()[:-1]}, ["3073", "6,145", "no multiple"]),
         ({"data_batch_1": b""}, ["empty"]),
         ({"data_batch_1": records([0, 1], [2, 3])}, ["which are records of CIFAR-100"]),
         ({"train": records([0, 1])}, ["both"]),
@@ -257,11 +245,6 @@ def test_cifar_without_names_calls_classes_by_number(tmp_path):
 )
 def test_cifar_damage(tmp_path, files, words):
     refused(cifar10(tmp_path, **files), *words)
-
-
-def test_cifar10_opened_as_cifar100(tmp_path):
-    (tmp_path / "train.bin").write_bytes(records([0, 1]).tobytes())
-    refused(tmp_path, "expected CIFAR-100 records of 3074", "records of CIFAR-10")
 
 
 @pytest.mark.parametrize("text", ["a\nb\n", "\n".join("a" * 10), "\n".join([*NAMES10[:9], "Cat"])])

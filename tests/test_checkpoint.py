@@ -234,9 +234,9 @@ def test_what_is_not_a_checkpoint_is_called_so(tmp_path: Path) -> None:
     save_file(small().model, weights)
     with pytest.raises(RunError, match="no neocog checkpoint"):
         checkpoint.load(weights)
-    with pytest.raises(RunError, match="there is no file"):
+    with pytest.raises(RunError, match=r"cannot read .*missing.*No such file"):
         checkpoint.load(tmp_path / "missing.safetensors")
-    with pytest.raises(RunError, match="damaged"):
+    with pytest.raises(RunError, match=str(tmp_path)):
         checkpoint.load(tmp_path)
 
 
@@ -263,10 +263,11 @@ def test_a_full_disk_is_named_and_the_old_file_stays(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, culprit, full)
     expected = r"cannot write .*step-00000007.*needs [\d,]+ bytes \([\d,]+ are free\).*No space"
-    with pytest.raises(RunError, match=expected):
-        checkpoint.save(tmp_path, small(), meta={"old": False})
+    with monkeypatch.context() as broken:
+        broken.setattr(os, culprit, full)
+        with pytest.raises(RunError, match=expected):
+            checkpoint.save(tmp_path, small(), meta={"old": False})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert checkpoint.load(path)[1] == {"old": True}
 

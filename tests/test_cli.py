@@ -468,3 +468,32 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle" / "weights.safetensors").write_bytes(b"\x80\x04 pickle")
     with pytest.raises(RunError, match="damaged"):
         Bundle.load(tmp_path / "bundle")
+
+
+def test_how_much_may_be_bad_is_an_option_everywhere(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training, packing and looking refuse alike; a scan writes its report all the same."""
+    bad = tmp_path / "bad"
+    shutil.copytree(pictures, bad)
+    victim = next(bad.rglob("*.png"))
+    victim.write_bytes(b"")
+    total = sum(1 for _ in bad.rglob("*.png"))
+    enough = str(1.5 / total)
+    report = tmp_path / "faults.jsonl"
+    scan = ["data", "scan", bad, "--out", report]
+    assert neocog(capsys, *scan).code == 0
+    report.unlink()
+    for option in (["--strict"], ["--max-bad", "0"]):
+        said = neocog(capsys, *scan, *option)
+        assert said.code == 1
+        assert victim.name in said.err
+        assert victim.name in report.read_text()
+        for verb in (["data", "pack"], ["data", "show"], ["train"]):
+            said = neocog(capsys, *verb, bad, *option)
+            assert said.code == 1, verb
+            assert option[0] in said.err
+    assert neocog(capsys, *scan, "--max-bad", enough).code == 0
+    said = neocog(capsys, "data", "show", bad, "--max-bad", enough, "--json")
+    assert said.json["skipped"] == 1
+    assert neocog(capsys, "train", bad, "--max-bad", "2").code == 2

@@ -130,3 +130,11 @@ def test_no_setting_raises_anything_else(text: str) -> None:
 def test_no_values_raise_anything_else(values: dict) -> None:
     with contextlib.suppress(NeocogError):
         assert isinstance(from_dict(Recipe, values), Recipe)
+
+
+@pytest.mark.parametrize("text", ["a" + ".a" * 50_000 + " = 1", "a = " + "[" * 900, "# " * 40_000])
+def test_a_hostile_recipe_is_refused_at_once(tmp_path, text):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"recipe\.toml"):
+        load_file(path)

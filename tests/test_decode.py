@@ -279,9 +279,9 @@ def test_an_error_names_the_file_and_the_remedy() -> None:
         picture(b"<html>", name="a\n.jpg")
 
 
-def test_workers_start_without_torch_and_numpy() -> None:
+def test_helpers_start_without_torch_and_numpy() -> None:
     program = (
-        "import sys, neocog.data.workers; "
+        "import sys, neocog.data.looks; "
         "print(sorted({'torch', 'numpy', 'matplotlib', 'multiprocessing'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
+from neocog.config import Recipe
 from neocog.engine import checkpoint
 from neocog.engine.saves import BEST, RETRY, Saves
 from neocog.records import TrainState
+from neocog.settings import from_dict
+from neocog.verbs.train import fit
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 class Clock:
@@ -90,3 +93,28 @@ def test_the_best_that_could_not_be_written_is_still_the_best(
     assert torch.equal((saves.best() or {})["w"], torch.full((2,), 2.0))
     assert saves.weights({"w": torch.full((2,), 3.0)}, name=BEST)
     assert torch.equal((saves.best() or {})["w"], torch.full((2,), 3.0))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="names open files by /proc")  # noqa: PTH112
+def test_events_reach_the_disk_before_the_checkpoint_that_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave a checkpoint that knows of events which nobody can read."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        calls.append(f"fsync {os.readlink(f'/proc/self/fd/{handle}').rpartition('/')[2]}")  # noqa: PTH115
+        fsync(handle)
+
+    def noted_replace(before: Path, after: Path) -> None:
+        calls.append(f"replace {after.name}")
+        replace(before, after)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    fit("mlp", "digits", from_dict(Recipe, {"engine": {"epochs": 2}}), out=tmp_path, quiet=True)
+    placed = [i for i, call in enumerate(calls) if call.startswith("replace step-")]
+    assert len(placed) == 2
+    for begin, end in itertools.pairwise([0, *placed]):
+        assert "fsync events.jsonl" in calls[begin:end]

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from neocog.data import workers
+from neocog.data.looks import Order
 from neocog.data.samples import Part, Source
 from neocog.data.scan import refuse, refuse_empty_classes, scan, write_faults
-from neocog.data.workers import Order, look_at_all
+from neocog.data.workers import look_at_all
 from neocog.errors import DataError, NeocogError
 from neocog.records import DataCount, Fault
 
@@ -203,7 +204,8 @@ def test_works_from_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from neocog.data.workers import Order, look_at_all\n"
+        "from neocog.data.looks import Order\n"
+        "from neocog.data.workers import look_at_all\n"
         "print('started')\n"
         f"files = [(str(p), None) for p in sorted(Path({str(tmp_path)!r}).glob('data/a/*'))]\n"
         "print(sum(look.usable for look in look_at_all(files, Order(), workers=2)))\n"
@@ -250,6 +252,17 @@ def test_fault_report(tmp_path: Path) -> None:
         write_faults(path / "below", [])
 
 
-def test_small_sets_stay_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_Crew", None)
-    assert scan(folder(tmp_path, {"a/0.png": png(pictures(1)[0])})).count.used == 1
+def test_small_sets_take_one_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crews: list[int] = []
+
+    class Crew(workers._Crew):
+        def __init__(self, count: int, *rest: Any) -> None:
+            crews.append(count)
+            super().__init__(count, *rest)
+
+    monkeypatch.setattr(workers, "_Crew", Crew)
+    source = folder(tmp_path, {f"a/{i}.png": png(pictures(1)[0]) for i in range(20)})
+    assert scan(source).count.used == 20
+    assert crews == [1]  # never this process: a decoder that crashes would take it along
+    assert scan(source, workers=0).count.used == 20
+    assert crews == [1]

@@ -1,4 +1,4 @@
-"""Arrays (.npz) and tables (.csv): what is read, and what each kind of damage gets."""
+"""Arrays (.npz) and tables (.csv): what is read; damage beyond the battery of bad inputs."""
 
 from __future__ import annotations
 
@@ -112,23 +112,14 @@ def test_npz_names_weights_and_strays(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": X}, ["expected the array 'y'"]),
-        ({"a": X, "b": Y}, ["expected x and y"]),
         ({"x": X, "images": X, "y": Y}, ["'x'", "'images'"]),
         ({"x": X, "y": Y, "x_train": X, "y_train": Y}, ["either x or x_train"]),
-        ({"x": X, "y": Y[:4]}, ["as many rows", "(4,)"]),
         ({"x": X[:0], "y": Y[:0]}, ["at least one"]),
         ({"x": X[0, 0, 0], "y": Y[0]}, ["rows"]),
-        ({"x": X.reshape(5, 42), "y": Y}, ["N×H×W", "(5, 42)"]),
-        ({"x": X[..., None, None], "y": Y}, ["N×H×W"]),
         ({"x": np.zeros((5, 6, 7, 2), np.uint8), "y": Y}, ["1 or 3 channels"]),
         ({"x": np.zeros((5, 3, 7, 3), np.uint8), "y": Y}, ["can be read as"]),
         ({"x": X.astype(np.uint16), "y": Y}, ["uint16"]),
         ({"x": X / 1.0 - 128, "y": Y}, ["0…1 or 0…255", "normalis"]),
-        ({"x": np.where(X.max() == X, np.nan, X), "y": Y}, ["NaN"]),
-        ({"x": X, "y": np.array([0, 1, np.inf, 0, 1])}, ["finite", "y[2]"]),
-        ({"x": X, "y": np.array([*list("abab"), None], dtype=object)}, ["objects", "pickle"]),
-        ({"x": X.astype(object), "y": Y}, ["objects"]),
         ({"x": X, "y": Y - 1}, ["from 0", "-1"]),
         ({"x": X, "y": Y * 0}, ["two classes"]),
         ({"x": X, "y": Y + 10**9}, ["from 0 to"]),
@@ -138,7 +129,6 @@ def test_npz_names_weights_and_strays(tmp_path):
         ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, ["from 0 to 1"]),
         ({"x": X, "y": Y, "classes": np.array(["a", "b", "A"])}, ["differ only by case"]),
         ({"x": X, "y": Y, "classes": np.array(["a", "b", "a"])}, ["different names"]),
-        ({"x": X, "y": Y, "classes": np.array(["a", "b", "c"], object)}, ["objects"]),
         ({"x": X, "y": np.array(list("abcab")), "classes": np.array(["a", "b"])}, ["'c'"]),
         ({"x": X, "y": Y, "w": -Y}, ["w: expected"]),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y / 2}, ["one type in all parts"]),
@@ -193,7 +183,7 @@ def test_npz_header_promises_more_or_less_than_the_file_holds(tmp_path):
 
 
 def test_npz_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(npy, "allowance", lambda size: 100 * size)
+    monkeypatch.setattr(npy, "allowance", lambda size, least: 100 * size)
     path = tmp_path / "set.npz"
     np.savez_compressed(path, x=np.zeros((1000, 100, 100), np.uint8), y=np.arange(1000))
     refused(path, "at most")

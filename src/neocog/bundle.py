@@ -1,30 +1,32 @@
 """A trained model that describes itself: the only hand-off from training to use.
 
-Floor 3; imports models, tasks, layers and floor 0. A bundle is a folder with `bundle.json` and
-`weights.safetensors`. Nothing in it is ever run: a network from outside the catalogue is rebuilt
-only when the caller names its factory again.
+Floor 3; imports models, tasks, layers, weights and floor 0. A bundle is a folder with `bundle.json`
+and `weights.safetensors`. Nothing in it is ever run: a network from outside the catalogue is
+rebuilt only when the caller names its factory again. Nothing in it is used before all of it was
+checked: the fields and their types, and every weight against the network that they describe.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from neocog import tasks
-from neocog.errors import ConfigError, RunError
-from neocog.files import read_json, write_atomic, write_json
+from neocog import tasks, weights
+from neocog.errors import ConfigError, NeocogError, RunError
+from neocog.files import write_json
 from neocog.layers import Predictor
 from neocog.models import catalog
 from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
+from neocog.text import printable
+from neocog.weights.write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -33,6 +35,12 @@ __all__ = ["Bundle", "load_weights"]
 
 FORMAT = 2
 """Raised when a bundle of this version could not be read by the one before."""
+LONGEST = 64 * 2**20
+"""Bytes of a `bundle.json`."""
+LAYER = 64
+"""What a parameter costs to make, in numbers that it holds."""
+MOST_SIDE = 65_535
+"""Pixels of an input's side; more than any image format in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +117,10 @@ class Bundle:
         Raises:
             RunError: the files cannot be written.
         """
-        # Copies, because safetensors refuses tensors that share memory (tied weights).
         tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.weights.items()
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()
         }
-        write_atomic(folder / "weights.safetensors", save_tensors(tensors))
+        write(folder / "weights.safetensors", tensors)
         description = {
             "format": FORMAT,
             **{
@@ -131,68 +137,221 @@ class Bundle:
 
     @staticmethod
     def load(folder: Path) -> Bundle:
-        """Read a bundle; nothing is run.
+        """Read a bundle and check all of it; nothing is run.
+
+        A foreign network is not there to compare with: its weights are checked in `network`.
 
         Raises:
-            RunError: missing, damaged, of another format, or with fields that are unknown or
-                missing.
+            RunError: missing, damaged, of another format, with fields that are unknown, missing or
+                of another type, or with weights that are not those of the network it describes.
         """
-        description = read_json(folder / "bundle.json")
-        sections: dict[str, Any] = {
-            "model": ModelSpec,
-            "input": InputSpec,
-            "task": TaskSpec,
-            "manifest": Manifest,
-        }
-        expected = {"format", "classes", *sections}
+        path = folder / "bundle.json"
+        description = _description(path)
+        expected = {"format", "classes", *_SECTIONS}
         if not isinstance(description, dict) or set(description) != expected:
             found = set(description) if isinstance(description, dict) else {"no object"}
+            raise RunError(f"{path} has the wrong fields: {_difference(found, expected)}")
+        if description["format"] != FORMAT or type(description["format"]) is not int:
             raise RunError(
-                f"{folder / 'bundle.json'} has the wrong fields: "
-                f"{', '.join(sorted(found ^ expected))}"
-            )
-        if description["format"] != FORMAT:
-            raise RunError(
-                f"{folder} is a bundle of format {description['format']}, expected {FORMAT}",
+                f"{folder} is a bundle of format {description['format']!r:.80}, expected {FORMAT}",
                 "use the neocog version that wrote it",
             )
         try:
-            parts = {name: _section(kind, description[name]) for name, kind in sections.items()}
-            weights = load_tensors((folder / "weights.safetensors").read_bytes())
-        except (TypeError, ValueError, SafetensorError, OSError) as error:
-            raise RunError(f"the bundle {folder} is damaged: {error}") from error
-        return Bundle(weights=weights, classes=tuple(description["classes"]), **parts)
+            parts = {name: _section(name, description[name]) for name in _SECTIONS}
+            if not _is_texts(description["classes"]):
+                raise ValueError(f"classes: expected texts, found {description['classes']!r:.80}")
+            bundle = Bundle(
+                weights=weights.read(folder / "weights.safetensors"),
+                classes=tuple(description["classes"]),
+                **parts,
+            )
+            bundle._check()
+        except (NeocogError, ValueError) as error:
+            raise RunError(
+                f"the bundle {folder} is damaged: {getattr(error, 'message', error)}",
+                "restore it from a copy; a bundle is never loaded in part",
+            ) from error
+        return bundle
+
+    def _check(self) -> None:
+        """The parts belong together.
+
+        Raises:
+            NeocogError, ValueError: with what does not fit.
+        """
+        try:
+            task = tasks.build(self.task)
+        except (AttributeError, OverflowError, TypeError) as error:
+            raise ValueError(f"task {self.task.name}: {error}") from error
+        if task.classes != self.classes:
+            raise ValueError(
+                f"classes: the task has {_names(task.classes)}, the bundle {_names(self.classes)}"
+            )
+        if self.model.name in catalog.CATALOG:
+            weights.check("the weights", self.weights, self._expected())
+
+    def _expected(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of every weight of the network, which is built without memory."""
+        most = 2 * sum(tensor.numel() + LAYER for tensor in self.weights.values()) + 2**16
+        with torch.device("meta"), _AtMost(most):
+            try:
+                network = self._build("")
+            except (OverflowError, RuntimeError, TypeError) as error:
+                raise ValueError(f"model {self.model.name}: {error}") from error
+        return _shapes(network)
 
 
-def _section(kind: Any, values: Any) -> Any:
-    """One record from its JSON form; tuples come back as tuples."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(values, dict) or set(values) != names:
-        raise ValueError(f"{kind.__name__} needs exactly {', '.join(sorted(names))}")
+class _AtMost:
+    """In this context and thread no module may have more numbers as parameters, taken together.
+
+    A description of a few bytes can ask for a network that takes days to build, even without
+    memory; it is known before how many numbers there are to fill it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self.thread = threading.get_ident()
+
+    def __enter__(self) -> None:
+        self.hook = register_module_parameter_registration_hook(self._count)
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+    def _count(self, module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        if threading.get_ident() != self.thread:
+            return
+        self.left -= parameter.numel() + LAYER
+        if self.left < 0:
+            raise ValueError("the network that it describes is larger than its weights")
+
+
+def _description(path: Path) -> Any:
+    """The value in bundle.json.
+
+    Raises:
+        RunError: missing, unreadable, too long, or no JSON.
+    """
+    with weights.open_regular(path) as (file, size):
+        if size > LONGEST:
+            raise RunError(f"{path} is damaged: expected at most {LONGEST:,} bytes, found {size:,}")
+        text = file.read()
+    try:
+        return weights.parse_json(text)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}", "expected JSON") from error
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_texts_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST_SIDE
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(one) in (int, float) and abs(one) < 1e300 for one in value
+    )
+
+
+def _is_positive_numbers(value: Any) -> bool:
+    return _is_numbers(value) and all(one > 0 for one in value)
+
+
+_OBJECT, _TEXT = ("an object", _is_object), ("text", _is_text)
+_SECTIONS: dict[str, tuple[Any, dict[str, tuple[str, Callable[[Any], bool]]]]] = {
+    "model": (ModelSpec, {"name": _TEXT, "args": _OBJECT}),
+    "input": (
+        InputSpec,
+        {
+            "channels": (f"1 to {MOST_SIDE}", _is_count),
+            "size": (f"height and width of 1 to {MOST_SIDE}", _is_size),
+            "mean": ("numbers", _is_numbers),
+            "std": ("numbers above 0", _is_positive_numbers),
+            "views": _TEXT,
+        },
+    ),
+    "task": (TaskSpec, {"name": _TEXT, "args": _OBJECT}),
+    "manifest": (
+        Manifest,
+        {
+            "config": _OBJECT,
+            "seed": ("a whole number", _is_number),
+            "versions": ("texts by name", _is_texts_by_name),
+            "argv": ("texts", _is_texts),
+            "device": _OBJECT,
+            "data": _OBJECT,
+        },
+    ),
+}
+"""Record → field → what it takes, in words and as a test of its JSON form."""
+
+
+def _section(name: str, values: Any) -> Any:
+    """One record from its JSON form; tuples come back as tuples.
+
+    Raises:
+        ValueError: naming the field, what was expected and what was found.
+    """
+    kind, fields = _SECTIONS[name]
+    if not isinstance(values, dict):
+        raise ValueError(f"{name}: expected an object, found {values!r:.80}")
+    if set(values) != set(fields):
+        raise ValueError(
+            f"{kind.__name__} needs exactly {', '.join(sorted(fields))}: "
+            f"{_difference(set(values), set(fields))}"
+        )
+    for field, (words, fits) in fields.items():
+        if not fits(values[field]):
+            raise ValueError(f"{name}.{field}: expected {words}, found {values[field]!r:.80}")
+    if name == "input" and not values["channels"] == len(values["mean"]) == len(values["std"]):
+        raise ValueError(f"input: expected a mean and a std for each of {values['channels']}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return kind(**plain)
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _difference(found: set[str], expected: set[str]) -> str:
+    """What is there but unknown, and what is missing."""
+    unknown = [f"{printable(name)[:80]} is unknown" for name in sorted(found - expected)]
+    missing = [f"{name} is missing" for name in sorted(expected - found)]
+    return ", ".join([*unknown, *missing])
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    return printable(", ".join(classes))[:200]
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {name: (tuple(one.shape), one.dtype) for name, one in network.state_dict().items()}
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into a network whose names, shapes and types must all be the same.
 
     Raises:
         RunError: names what is missing, unknown, or of another shape or type.
     """
-    own = network.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    different = [
-        f"{name} is {tuple(weights[name].shape)} {weights[name].dtype}, "
-        f"expected {tuple(own[name].shape)} {own[name].dtype}"
-        for name in sorted(own.keys() & weights.keys())
-        if own[name].shape != weights[name].shape or own[name].dtype != weights[name].dtype
-    ]
-    problems = [f"missing {name}" for name in missing] + [f"unknown {name}" for name in unknown]
-    if problems or different:
-        listed = problems + different
-        more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-        raise RunError(
-            f"the weights do not fit the network: {'; '.join(listed[:5])}{more}",
-            "build the network with the settings that it was trained with",
-        )
-    network.load_state_dict(dict(weights))
+    weights.check("the weights", tensors, _shapes(network))
+    network.load_state_dict(dict(tensors))

@@ -62,6 +62,18 @@ def cli() -> None:
     """
 
 
+def _bad_options(command: Any) -> Any:
+    """How much that is wrong with samples a data set may have."""
+    for option in (
+        click.option(
+            "--strict", is_flag=True, default=None, help="Refuse the data at the first bad sample."
+        ),
+        click.option("--max-bad", type=float, help="Share of the samples that may be bad.  [0.01]"),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("source", required=False)
 @click.option("--task", help="auto, classify, multilabel or regress.  [auto]")
@@ -77,6 +89,7 @@ def cli() -> None:
 @click.option("--seed", type=int, help="Decides everything random.  [0]")
 @click.option("--val", help="Validation part: a share, or a source.  [0.1]")
 @click.option("--test", help="Test part: a source.")
+@_bad_options
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="auto, fp32, bf16 or fp16.  [auto]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/…]")
@@ -130,6 +143,8 @@ PLACES = {
     "lr": "optim.lr",
     "val": "data.val",
     "test": "data.test",
+    "max_bad": "data.max_bad",
+    "strict": "data.strict",
 }
 """Where an option lives in the recipe."""
 
@@ -263,17 +278,27 @@ def _data_options(command: Any) -> Any:
             "--set", "settings", multiple=True, metavar="KEY=VALUE", help="data.size=64,64"
         ),
         click.argument("source"),
+        _bad_options,
     ):
         command = option(command)
     return _json_option(command)
 
 
-def _data_recipe(source: str, val: str, test: str, settings: tuple[str, ...]) -> Any:
+def _data_recipe(
+    source: str,
+    val: str,
+    test: str,
+    settings: tuple[str, ...],
+    max_bad: float | None,
+    strict: bool | None,
+) -> Any:
     from neocog.config import Recipe
     from neocog.settings import apply_settings, from_dict
 
-    values = {"data": {"source": source, "val": _share(val), "test": test}}
-    return from_dict(Recipe, apply_settings(values, settings)).data
+    values: dict[str, Any] = {"source": source, "val": _share(val), "test": test}
+    told = {"max_bad": max_bad, "strict": strict}
+    values |= {name: value for name, value in told.items() if value is not None}
+    return from_dict(Recipe, apply_settings({"data": values}, settings)).data
 
 
 @data.command(name="scan")
@@ -286,27 +311,52 @@ def _data_recipe(source: str, val: str, test: str, settings: tuple[str, ...]) ->
     show_default=True,
 )
 @click.option("--minimum-side", default=1, help="Skip smaller pictures.", show_default=True)
+@_bad_options
 @_json_option
-def data_scan(source: str, out: Path, minimum_side: int, as_json: bool) -> None:
-    """Look at every sample of SOURCE and report what is wrong."""
+def data_scan(
+    source: str,
+    out: Path,
+    minimum_side: int,
+    max_bad: float | None,
+    strict: bool | None,
+    as_json: bool,
+) -> None:
+    """Look at every sample of SOURCE and report what is wrong.
+
+    With --max-bad or --strict it fails, after the report is written, where training would.
+    """
     from neocog.verbs.console import Console
     from neocog.verbs.data import scan_source
 
     with Console() as console:
-        result = scan_source(source, out=out, minimum_side=minimum_side, console=console)
+        result = scan_source(
+            source,
+            out=out,
+            minimum_side=minimum_side,
+            max_bad=max_bad,
+            strict=bool(strict),
+            console=console,
+        )
     _print_result(result, as_json)
 
 
 @data.command(name="pack")
 @_data_options
 def data_pack(
-    source: str, val: str, test: str, seed: int, settings: tuple[str, ...], as_json: bool
+    source: str,
+    val: str,
+    test: str,
+    seed: int,
+    settings: tuple[str, ...],
+    max_bad: float | None,
+    strict: bool | None,
+    as_json: bool,
 ) -> None:
     """Decode SOURCE once into the cache."""
     from neocog.verbs.console import Console
     from neocog.verbs.data import pack
 
-    recipe = _data_recipe(source, val, test, settings)
+    recipe = _data_recipe(source, val, test, settings, max_bad, strict)
     with Console() as console:
         result = pack(recipe, seed=seed, console=console)
     _print_result(result, as_json)
@@ -315,13 +365,20 @@ def data_pack(
 @data.command(name="show")
 @_data_options
 def data_show(
-    source: str, val: str, test: str, seed: int, settings: tuple[str, ...], as_json: bool
+    source: str,
+    val: str,
+    test: str,
+    seed: int,
+    settings: tuple[str, ...],
+    max_bad: float | None,
+    strict: bool | None,
+    as_json: bool,
 ) -> None:
     """Parts, classes and sizes of SOURCE."""
     from neocog.verbs.console import Console
     from neocog.verbs.data import show
 
-    recipe = _data_recipe(source, val, test, settings)
+    recipe = _data_recipe(source, val, test, settings, max_bad, strict)
     with Console() as console:
         result = show(recipe, seed=seed, console=console)
     _print_result(result, as_json)
@@ -341,6 +398,24 @@ def models(pattern: str, as_json: bool) -> None:
         _print_json(entries)
     else:
         click.echo("\n".join(table(entries)))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--pickle", is_flag=True, help="Also take the tensors out of a .pt or .pth file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write the tensors to this .safetensors file."
+)
+@_json_option
+def weights(file: Path, pickle: bool, out: Path | None, as_json: bool) -> None:
+    """List the tensors in FILE, safetensors or a .pt of PyTorch, and convert it.
+
+    A .pt or .pth file is a program that may do anything: it is opened only with --pickle, and then
+    for its tensors only, in a process of its own without network.
+    """
+    from neocog.verbs.weights import weights as look
+
+    _print_result(look(file, pickle=pickle, out=out), as_json)
 
 
 def main() -> None:

@@ -111,12 +111,12 @@ def read_events(path: Path) -> list[Event]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().splitlines()
     events = []
     for number, line in enumerate(lines, start=1):
         try:
-            events.append(Event(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            events.append(Event(**json.loads(line.decode())))
+        except (ValueError, TypeError, RecursionError) as error:
             if number == len(lines):
                 break
             raise RunError(f"{path} line {number} is damaged: {error}") from error

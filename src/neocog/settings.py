@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["apply_settings", "from_dict", "load_file", "merge", "paths", "place", "to_dict"]
 
 T = TypeVar("T")
+_LONGEST = 1 << 16
+"""Characters of a recipe; all settings together take some 3,000."""
+_DOTS = 1000
+"""In one line of it."""
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -212,10 +216,13 @@ def load_file(path: Path) -> dict[str, Any]:
                 )
             config: dict[str, Any] = manifest["config"]
             return config
+        # tomllib takes the square of a key's parts in time, and a file of 100 KB for minutes.
+        if len(text) > _LONGEST or max(line.count(".") for line in text.split("\n")) > _DOTS:
+            raise ConfigError(f"{path} is no recipe: it is too long, or nested too deep")
         return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} cannot be parsed: {error}", "expected TOML") from error

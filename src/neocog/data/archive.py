@@ -58,14 +58,14 @@ _TAR_NAME = re.compile(r".*\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)", re.IGNORECASE
 _BLOCK = 512
 
 
-def allowance(size: int) -> int:
-    """Bytes that an archive of `size` bytes may unpack to: a hundredfold, at least 256 MiB, and
+def allowance(size: int, least: int = 256 * MEBI) -> int:
+    """Bytes that an archive of `size` bytes may unpack to: a hundredfold, at least `least`, and
     never more than 64 GiB.
 
     >>> allowance(1) // MEBI, allowance(10 * MEBI) // MEBI, allowance(1 << 40) // MEBI
     (256, 1000, 65536)
     """
-    return min(64 * 1024 * MEBI, max(256 * MEBI, 100 * size))
+    return min(64 * 1024 * MEBI, max(least, 100 * size))
 
 
 def archive_kind(path: Path) -> Literal["zip", "tar"] | None:
@@ -141,7 +141,10 @@ def _checked(members: Iterator[_Member], where: str) -> Iterator[_Member]:
         if not parts:
             if member.size is None:
                 continue
-            raise DataError(f"{where}: the member {printable(member.name)!r} has no name")
+            raise DataError(
+                f"{where}: the member {printable(member.name)!r} has no name",
+                "make the archive again",
+            )
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
             if path in folders and (depth < len(parts) or member.size is None):

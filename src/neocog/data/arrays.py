@@ -14,7 +14,7 @@ import numpy as np
 from neocog.data.names import SPLITS, match_classes, refuse_lookalikes, too_few
 from neocog.data.npy import read_npz
 from neocog.data.samples import Part, Source
-from neocog.errors import DataError
+from neocog.errors import DataError, near
 from neocog.records import Fault
 from neocog.text import printable
 
@@ -34,6 +34,7 @@ _ROLES = (
     | dict.fromkeys(("w", "weight", "weights"), "w")
 )
 _ROWS = 1024
+_NAMES = "save the names with numpy.array([…], dtype=str), each different, none empty"
 _Targets = tuple[str, ...] | tuple[tuple[str, ...], ...] | tuple[tuple[float, ...], ...]
 
 
@@ -151,22 +152,25 @@ def _text(array: NDArray[Any], where: str) -> list[str]:
         try:
             return [printable(value.decode("utf-8")) for value in array.tolist()]
         except UnicodeDecodeError as error:
-            raise DataError(f"{where}: expected names in UTF-8, found other bytes") from error
+            raise DataError(
+                f"{where}: expected names in UTF-8, found other bytes", _NAMES
+            ) from error
     try:
         return [printable(value) for value in array.tolist()]
     except ValueError as error:  # a code unit beyond Unicode
-        raise DataError(f"{where}: expected text, found no Unicode") from error
+        raise DataError(f"{where}: expected text, found no Unicode", _NAMES) from error
 
 
 def _classes(array: NDArray[Any], where: str) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise DataError(
             f"{where}: classes: expected a 1-D array of strings, found {array.dtype} of shape "
-            f"{array.shape}"
+            f"{array.shape}",
+            _NAMES,
         )
     names = tuple(_text(array, where))
     if len(set(names)) != len(names) or not all(names):
-        raise DataError(f"{where}: classes: expected different names, none of them empty")
+        raise DataError(f"{where}: classes: expected different names, none of them empty", _NAMES)
     refuse_lookalikes(names, where)
     return names
 
@@ -183,12 +187,16 @@ def _targets(
     forms = {(a.dtype.kind.translate(_FORMS), *a.shape[1:]) for a in y.values()}
     if len(forms) > 1:
         told = ", ".join(f"{s or 'y'}: {a.dtype} {a.shape}" for s, a in y.items())
-        raise DataError(f"{where}: expected targets of one type in all parts, found {told}")
+        raise DataError(
+            f"{where}: expected targets of one type in all parts, found {told}",
+            "save y_train, y_val and y_test alike",
+        )
     form = next(iter(forms))
     if len(form) > 2 or (len(form) == 2 and (form[0] == "U" or form[1] == 0)):
         raise DataError(
             f"{where}: y: expected N classes, N×K labels or N×K numbers, found shape "
-            f"{next(iter(y.values())).shape}"
+            f"{next(iter(y.values())).shape}",
+            "save one row of targets a picture",
         )
     if form[0] == "f":
         return _numbers(y, names, where)
@@ -217,7 +225,9 @@ def _numbers(
                 "drop or repair that row",
             )
     if names and len(names) != width:
-        raise DataError(f"{where}: classes: expected {width} column names, found {len(names)}")
+        raise DataError(
+            f"{where}: classes: expected {width} column names, found {len(names)}", _NAMES
+        )
     columns = names or (("value",) if width == 1 else tuple(f"value_{k}" for k in range(width)))
     return "numbers", columns, {s: tuple(map(tuple, a.tolist())) for s, a in rows.items()}, []
 
@@ -228,9 +238,11 @@ def _named(
     found = {split: set(values) for split, values in text.items()}
     known, faults = match_classes(found, where, "npz", least=least)
     if "" in set().union(*found.values()):
-        raise DataError(f"{where}: y: expected class names, found an empty one")
+        raise DataError(f"{where}: y: expected class names, found an empty one", _NAMES)
     if names and (unknown := sorted(known - set(names))):
-        raise DataError(f"{where}: y: the class {unknown[0]!r} is not among `classes`")
+        raise DataError(
+            f"{where}: y: the class {unknown[0]!r} is not among `classes`", near(unknown[0], names)
+        )
     targets: dict[str, _Targets] = {split: tuple(values) for split, values in text.items()}
     return "class", names or tuple(sorted(known)), targets, faults
 
@@ -245,7 +257,9 @@ def _labels(
             "one column a label; for numbers save floats, for classes save one column",
         )
     if names and len(names) != width:
-        raise DataError(f"{where}: classes: expected {width} label names, found {len(names)}")
+        raise DataError(
+            f"{where}: classes: expected {width} label names, found {len(names)}", _NAMES
+        )
     labels = names or tuple(map(str, range(width)))
     faults = []
     if all((a.sum(axis=1) == 1).all() for a in y.values()):
@@ -285,7 +299,10 @@ def _indexed(
 def _weights(w: NDArray[Any], n: int, where: str) -> tuple[float, ...]:
     w = _column(w)
     if w.shape != (n,) or w.dtype.kind not in "iuf" or not (np.isfinite(w) & (w >= 0)).all():
-        raise DataError(f"{where}: w: expected {n:,} finite numbers ≥ 0, found {w.dtype} {w.shape}")
+        raise DataError(
+            f"{where}: w: expected {n:,} finite numbers ≥ 0, found {w.dtype} {w.shape}",
+            "a weight says how much a sample counts; leave w out to count each as 1",
+        )
     return tuple(w.astype(np.float64).tolist())
 
 
@@ -321,7 +338,10 @@ def _highest(array: NDArray[Any], where: str) -> float:
     for at in range(0, len(array), _ROWS):
         block = array[at : at + _ROWS]
         if not np.isfinite(block).all():
-            raise DataError(f"{where}: expected finite values, found NaN or infinity")
+            raise DataError(
+                f"{where}: expected finite values, found NaN or infinity",
+                "drop or repair those pictures",
+            )
         if block.min() < 0 or block.max() > 255:
             raise DataError(
                 f"{where}: expected values in 0…1 or 0…255, found {block.min():g} … "

@@ -220,7 +220,9 @@ def _part(path: Path, edition: _Edition, names: tuple[str, ...]) -> tuple[Part |
         try:
             records = np.fromfile(file, np.uint8)
         except MemoryError as error:
-            raise DataError(f"{where}: does not fit into memory") from error
+            raise DataError(
+                f"{where}: does not fit into memory", "split it into batches"
+            ) from error
     if records.size % edition.record:
         raise DataError(f"{where}: the file changed while it was read", "try again")
     records = records.reshape(-1, edition.record)

@@ -30,6 +30,7 @@ from neocog.data.pack import pack
 from neocog.data.scan import Scan, refuse, refuse_empty_classes, scan
 from neocog.data.split import held_back
 from neocog.data.store import SPLITS, VERSION, Pack, open_pack, work_folder
+from neocog.data.twins import TWIN, twins
 from neocog.errors import DataError, RunError
 from neocog.files import write_atomic
 from neocog.records import DataCount, Fault, InputSpec
@@ -332,7 +333,7 @@ def _assemble(
     splits = {name: ids for name, ids in splits.items() if len(ids)}
     if classes is None:
         _refuse_unteachable(packed, splits.get("train"), recipe.source)
-    duplicates = _duplicates(packed.prints, splits)
+    duplicates, remarks = twins(packed.prints, splits, packed.names, meta["kind"])
     return Dataset(
         images=Images(packed.images, packed.sizes, meta["channels"]),
         targets=torch.from_numpy(targets),
@@ -346,7 +347,8 @@ def _assemble(
         fingerprint=meta["fingerprint"],
         source=recipe.source,
         counts=counts,
-        faults=(*faults, *(_twin(packed, splits, pair, n) for pair, n in duplicates.items())),
+        # Equal pixels say all that the scan's equal bytes say, and know the part held back.
+        faults=(*(fault for fault in faults if fault.code != TWIN), *remarks),
         duplicates=duplicates,
         notes=tuple(meta["notes"]),
         seconds=meta.get("seconds", 0.0),
@@ -423,36 +425,6 @@ def _hold_back(
         "val": DataCount(found=taken, used=taken, skipped=0),
     }
     return parts, new
-
-
-def _duplicates(
-    prints: NDArray[np.uint64], splits: Mapping[str, NDArray[np.int64]]
-) -> dict[str, int]:
-    """Samples of a later part whose pixels also occur in an earlier one."""
-    names = list(splits)
-    found = {}
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            number = int(np.isin(prints[splits[second]], prints[splits[first]]).sum())
-            if number:
-                found[f"{first}/{second}"] = number
-    return found
-
-
-def _twin(packed: Pack, splits: Mapping[str, NDArray[np.int64]], pair: str, number: int) -> Fault:
-    """One remark a pair of parts, with an example."""
-    first, second = pair.split("/")
-    hits = np.isin(packed.prints[splits[second]], packed.prints[splits[first]])
-    row = int(splits[second][np.argmax(hits)])
-    twin = int(splits[first][np.argmax(packed.prints[splits[first]] == packed.prints[row])])
-    return Fault(
-        path=packed.names[row],
-        format=packed.meta["kind"],
-        code="duplicate",
-        reason=f"{number} pictures of {second} are also in {first}; this one is "
-        f"{packed.names[twin]}",
-        policy="accept",
-    )
 
 
 def spec(data: Dataset) -> InputSpec:

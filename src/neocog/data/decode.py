@@ -198,6 +198,9 @@ def _open_and_decode(
         raise
     except Image.DecompressionBombError as error:
         raise skip(name, "pixel-limit", f"expected at most {limits.pixels} pixels", kind) from error
+    except MemoryError as error:
+        reason = "decoding it takes more memory than it may"
+        raise skip(name, "over-budget", reason, kind.lower()) from error
     except _DECODER_ERRORS as error:
         raise Undecodable(name, _damage(data, kind, error)) from error
 
@@ -275,12 +278,16 @@ def _decode(
         # and the antialiased scaling below still decides what the picture looks like.
         wide, high = target if turn >= 5 else (target[1], target[0])
         image.draft(None, (2 * wide, 2 * high))
-    _check_budget(image, kind, name, target, limits)
+    # Pillow turns a TIFF by itself while it loads.
+    turned = turn != 1 or (kind == "TIFF" and image.getexif().get(0x0112, 1) != 1)
+    _check_budget(image, data, kind, name, target, turned, limits)
     image.load()
     if kind == "PNG" and b"IEND\xaeB`\x82" not in data[-4096:]:
         remarks.append(Remark(form, "no-end", "the PNG lacks its end; all pixels were there"))
     if kind != "JPEG":
         turn = _orientation(image, form, remarks) if kind in ("PNG", "WEBP") else 1
+        if turn != 1:
+            _check_budget(image, data, kind, name, target, True, limits)
         stored = _upright(image, turn)
         target = covering_size(stored, goal) if goal else stored
     _check_profile(image, form, remarks)
@@ -345,9 +352,16 @@ def _check_header(image: Image.Image, data: bytes, kind: str, name: str, limits:
 
 
 def _check_budget(
-    image: Image.Image, kind: str, name: str, target: tuple[int, int], limits: Limits
+    image: Image.Image,
+    data: bytes,
+    kind: str,
+    name: str,
+    target: tuple[int, int],
+    turned: bool,
+    limits: Limits,
 ) -> None:
-    """Refuse what would decode, or be scaled up, to more than the budget."""
+    """Refuse what would decode, or be scaled up, to more than the budget, or take twice of it on
+    the way."""
     bands = 3 if image.mode == "P" else len(image.getbands())
     cost = max(image.width * image.height, target[0] * target[1]) * bands
     if kind == "JPEG" and "progressive" in image.info:
@@ -362,6 +376,35 @@ def _check_budget(
             f"expected at most {limits.decoded_bytes} bytes decoded, found {cost}",
             kind.lower(),
         )
+    held = _held(image, data, kind, turned)
+    if held > 2 * limits.decoded_bytes:
+        raise skip(
+            name,
+            "over-budget",
+            f"expected at most {2 * limits.decoded_bytes} bytes held to decode it, found {held}",
+            kind.lower(),
+        )
+
+
+def _held(image: Image.Image, data: bytes, kind: str, turned: bool) -> int:
+    """Bytes that decoding holds at its peak, by what Pillow and its libraries are known to do.
+
+    Pillow stores one byte a pixel in the modes 1, L and P, and four in all others.
+    """
+    pixels = image.width * image.height
+    stored = 1 if image.mode in ("1", "L", "P") else 4
+    plain = 1 if image.mode in ("1", "L", "LA", "La") else 4
+    made = 0 if image.mode in ("L", "RGB") else plain  # by `_to_plain`
+    each = stored + made + (plain if turned else 0)
+    if kind == "WEBP":
+        each += 12  # the animation's canvas, the one before it, and a copy as bytes
+    cost = pixels * each
+    if kind == "JPEG" and "progressive" in image.info:
+        full = getattr(image, "decoderconfig", ()) or (1,)
+        layers = [across * down for _, across, down, _ in getattr(image, "layer", ())] or [1]
+        share = sum(layers) / max(layers)
+        cost += int(2 * pixels * int(full[0]) ** 2 * share)
+    return (len(data) + cost) * 17 // 16
 
 
 def _orientation(image: Image.Image, form: str, remarks: list[Remark]) -> int:
@@ -401,12 +444,11 @@ def _to_plain(image: Image.Image, form: str, remarks: list[Remark]) -> Image.Ima
     code = {"CMYK": "cmyk", "P": "palette", "PA": "palette"}.get(mode, "alpha")
     if mode in ("LA", "La"):
         remarks.append(Remark(form, code, "alpha was dropped"))
-        return image.convert("LA").getchannel("L")
+        return (image if mode == "LA" else image.convert("LA")).getchannel("L")
     if mode in ("YCbCr", "LAB", "HSV"):
         words[mode], code = mode, "color-space"
     remarks.append(Remark(form, code, f"{words.get(mode, 'alpha')} was converted to RGB"))
-    if mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
+    image.info.pop("transparency", None)  # a palette's would be carried along with a warning
     return image.convert("RGB")
 
 

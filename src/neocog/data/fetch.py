@@ -60,7 +60,9 @@ def fetch(
     """
     remedy = f"download {url} yourself and put it at {target}"
     if urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"expected an http or https address, found {url}")
+        raise DataError(
+            f"expected an http or https address, found {url}", "other kinds are not fetched"
+        )
     if target.exists():
         if sha256_of(target) == sha256:
             return

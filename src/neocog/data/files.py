@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Remark", "Undecodable", "read_file", "skip"]
 
 _HINTS = {
+    "damaged": "copy or download it again",
+    "empty-file": "copy or download it again",
+    "link-loop": "put the picture itself in its place",
+    "link-outside": "put the picture itself in its place",
+    "missing": "name a file that exists",
+    "not-a-file": "put a picture in its place",
+    "too-small": "take it out, or lower data.minimum_side",
+    "text-bomb": "do not trust this file; save the picture again without its metadata",
+    "truncated": "copy or download it again",
+    "unknown-format": "save it as JPEG or PNG",
     "git-lfs-pointer": "fetch the real file with `git lfs pull`",
     "html": "the download saved a web page: fetch the picture itself",
     "foreign-format": "convert it to JPEG or PNG",
@@ -99,7 +109,7 @@ def read_file(
     Raises:
         Undecodable: it cannot be read, or should not be.
     """
-    name, limit = os.fspath(path), 4 * (limits or _USUAL).decoded_bytes
+    name, limit = os.fspath(path), 2 * (limits or _USUAL).decoded_bytes
     try:
         place, mode = _resolve(name, None if root is None else os.fspath(root))
         _refuse_special(name, mode)

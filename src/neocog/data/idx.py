@@ -136,8 +136,9 @@ def read_idx(
         images, labels = _read_file(paths[0], (3, 4)), _read_file(paths[1], (1,))
         if len(images) != len(labels):
             raise DataError(
-                f"{printable(str(folder))}: the {split} part has {len(images):,} images and "
-                f"{len(labels):,} labels; expected as many",
+                f"{printable(str(folder))}: field dimensions: expected as many images as labels, "
+                f"found {len(images):,} images in {printable(paths[0].name)} and "
+                f"{len(labels):,} labels in {printable(paths[1].name)}",
                 "one of the two files belongs to another set",
             )
         arrays[split] = images, labels
@@ -147,7 +148,8 @@ def read_idx(
             "name them like train-images-idx3-ubyte and train-labels-idx1-ubyte",
         )
     every = np.concatenate([labels for _, labels in arrays.values()])
-    names = tuple(classes) or _class_names(every, folder, few)
+    highest = max(arrays, key=lambda split: int(arrays[split][1].max()))
+    names = tuple(classes) or _class_names(every, group[highest, "labels"], few)
     faults = []
     for split, (_, labels) in arrays.items():
         if labels.max() >= len(names):
@@ -167,17 +169,20 @@ def read_idx(
     )
 
 
-def _class_names(labels: NDArray[np.uint8], folder: Path, few: bool) -> tuple[str, ...]:
-    """ "0" … "K-1". A label far beyond the number of labels that occur is damage, not a class."""
+def _class_names(labels: NDArray[np.uint8], file: Path, few: bool) -> tuple[str, ...]:
+    """ "0" … "K-1". A label far beyond the number of labels that occur is damage, not a class.
+
+    `file` holds the highest label.
+    """
     distinct, highest = len(np.unique(labels)), int(labels.max())
     if few:  # what it lacks is decided where it is matched with the classes of a network
         return tuple(map(str, range(highest + 1)))
     if distinct < 2:
-        raise too_few([str(highest)], printable(str(folder)))
+        raise too_few([str(highest)], printable(str(file.parent)))
     if highest >= 2 * distinct + _SPREAD:
         raise DataError(
-            f"{printable(str(folder))}: field label: only {distinct} different labels occur, yet "
-            f"one is {highest}; expected labels from 0 without large gaps",
+            f"{printable(str(file))}: field label: expected labels from 0 without large gaps, "
+            f"found {highest} though only {distinct} different labels occur",
             "the label file is damaged, or its labels must be renumbered",
         )
     return tuple(map(str, range(highest + 1)))
@@ -227,7 +232,7 @@ def _read_file(path: Path, ranks: tuple[int, ...]) -> NDArray[np.uint8]:
                 "download it again",
             ) from error
         except MemoryError as error:
-            raise DataError(f"{where}: does not fit into memory") from error
+            raise DataError(f"{where}: does not fit into memory", "split it into parts") from error
 
 
 def _parse(
@@ -236,7 +241,10 @@ def _parse(
     """Header and items. `exact`: size of the stream where known; `most`: an upper bound of it."""
     head = stream.read(4)
     if not head:
-        raise DataError(f"{where}: the file is empty", "download it again")
+        raise DataError(
+            f"{where}: field magic: expected 4 bytes, found none: the file is empty",
+            "download it again",
+        )
     if len(head) < 4 or head[:2] != b"\0\0":
         raise DataError(
             f"{where}: field magic: expected 00 00, a type and a rank, found {head.hex(' ')}",
@@ -257,19 +265,27 @@ def _parse(
     fields = stream.read(4 * head[3])
     if len(fields) < 4 * head[3]:
         raise DataError(
-            f"{where}: field dimensions: the file ends inside them", "download it again"
+            f"{where}: field dimensions: expected {4 * head[3]} bytes, found {len(fields)}: the "
+            "file ends inside them",
+            "download it again",
         )
     shape: tuple[int, ...] = struct.unpack(f">{head[3]}I", fields)
     if min(shape) == 0:
-        raise DataError(f"{where}: field dimensions: expected items, found {shape}")
+        raise DataError(
+            f"{where}: field dimensions: expected at least one item, found {shape}",
+            "the file holds nothing: download it again",
+        )
     if len(shape) == 4 and shape[3] not in (1, 3):
-        raise DataError(f"{where}: field channels: expected 1 or 3, found {shape[3]}")
+        raise DataError(
+            f"{where}: field channels: expected 1 or 3, found {shape[3]}",
+            "the last dimension is colour: grey or red, green and blue",
+        )
     count, start = math.prod(shape), 4 + 4 * head[3]
     if start + count > most:
         held = f"at most {most:,} once unpacked" if exact is None else f"{most:,}"
         raise DataError(
-            f"{where}: field dimensions: {shape} needs {start + count:,} bytes, the file can hold "
-            f"{held}",
+            f"{where}: field dimensions: expected {start + count:,} bytes for {shape}, found a "
+            f"file that can hold {held}",
             "the file is cut short or its header is damaged",
         )
     if exact is not None and start + count < exact:
@@ -280,7 +296,7 @@ def _parse(
         read = stream.readinto(view[got : got + _CHUNK])  # type: ignore[attr-defined]
         if not read:
             raise DataError(
-                f"{where}: data: expected {count:,} bytes for {shape}, found {got:,}",
+                f"{where}: field data: expected {count:,} bytes for {shape}, found {got:,}",
                 "the file is cut short: download it again",
             )
         got += read
@@ -292,6 +308,6 @@ def _parse(
 
 def _trailing(where: str, shape: tuple[int, ...]) -> DataError:
     return DataError(
-        f"{where}: data: expected the file to end after {shape}, found more bytes",
+        f"{where}: field data: expected the file to end after {shape}, found more bytes",
         "the header is damaged, or the file was joined with another",
     )

@@ -56,7 +56,9 @@ def too_few(known: Sequence[str], where: str, least: int = 2) -> DataError:
     """
     found = f"only {known[0]!r}" if known else "none"
     if least < 2:
-        return DataError(f"{where}: expected at least one class, found {found}")
+        return DataError(
+            f"{where}: expected at least one class, found {found}", "give the samples labels"
+        )
     return DataError(
         f"{where}: expected at least two classes, found {found}",
         "a classifier learns differences: add another class",
@@ -95,7 +97,9 @@ def match_classes(
             raise DataError(
                 f"{where}: the {split} part has the class {unknown[0]!r}, "
                 "which the training part does not have",
-                near(unknown[0], known) if len(known) <= 20 else "",
+                near(unknown[0], known)
+                if len(known) <= 20
+                else "classes are matched by name: rename it, or add it to the training part",
             )
         faults += [
             Fault(

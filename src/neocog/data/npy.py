@@ -34,6 +34,8 @@ __all__ = ["read_npz"]
 _MAGIC = b"\x93NUMPY"
 _HEADER = 1 << 16
 _CHUNK = 1 << 24
+_LEAST = 32 << 20
+"""Bytes that the smallest file may unpack to: they are held in memory."""
 _DTYPE = re.compile(r"[<>|=]?[?a-zA-Z]\d{0,9}")
 _REMEDY = "save it again with numpy.savez(path, x=…, y=…)"
 _DAMAGE = (
@@ -65,7 +67,7 @@ def read_npz(
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-                limit = allowance(path.stat().st_size)
+                limit = allowance(path.stat().st_size, _LEAST)
                 if sum(info.file_size for info in members) > limit:
                     raise DataError(
                         f"{where}: expected at most {limit:,} bytes from a file of this size, its "
@@ -121,22 +123,30 @@ def _header(stream: BinaryIO, where: str) -> tuple[np.dtype[Any], tuple[int, ...
     """Type, shape, whether Fortran order, and where the data starts."""
     head = stream.read(8)
     if len(head) < 8 or head[:6] != _MAGIC or head[6] not in (1, 2, 3):
-        raise DataError(f"{where}: expected a NumPy array, found {head.hex(' ') or 'nothing'}")
+        raise DataError(
+            f"{where}: expected a NumPy array, found {head.hex(' ') or 'nothing'}", _REMEDY
+        )
     width = 2 if head[6] == 1 else 4
     field = stream.read(width)
     length = int.from_bytes(field, "little")
     if len(field) < width or length > _HEADER:
-        raise DataError(f"{where}: field header length: expected at most {_HEADER}, found {length}")
+        raise DataError(
+            f"{where}: field header length: expected at most {_HEADER}, found {length}", _REMEDY
+        )
     text = stream.read(length)
     try:
         # A literal, by design of the format; literal_eval runs nothing.
         header = ast.literal_eval(text.decode("utf-8" if head[6] == 3 else "latin-1").strip())
         descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        raise DataError(f"{where}: the header is damaged ({type(error).__name__})") from error
+        raise DataError(
+            f"{where}: the header is damaged ({type(error).__name__})", _REMEDY
+        ) from error
     whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
     if not whole or not isinstance(fortran, bool):
-        raise DataError(f"{where}: field shape: expected whole numbers, found {shape!r:.80}")
+        raise DataError(
+            f"{where}: field shape: expected whole numbers, found {shape!r:.80}", _REMEDY
+        )
     if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
         raise DataError(
             f"{where}: field type: expected one number type, found {descr!r:.80}", _REMEDY
@@ -150,7 +160,7 @@ def _header(stream: BinaryIO, where: str) -> tuple[np.dtype[Any], tuple[int, ...
     try:
         dtype = np.dtype(descr)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: field type: unknown type {descr!r}") from error
+        raise DataError(f"{where}: field type: unknown type {descr!r}", _REMEDY) from error
     if dtype.kind not in "buifSU":
         raise DataError(f"{where}: field type: expected numbers or text, found {dtype}", _REMEDY)
     return dtype, shape, fortran, 8 + width + length

@@ -32,7 +32,9 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(
-                f"{printable(str(path))}: expected a regular file, found a folder or a special file"
+                f"{printable(str(path))}: expected a regular file, found a folder or a special "
+                "file",
+                "name a file",
             )
         with path.open("rb") as file:
             yield file

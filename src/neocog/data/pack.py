@@ -19,6 +19,7 @@ import PIL
 from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL, fit, recolor
 from neocog.data.files import Remark
+from neocog.data.looks import Order, pixel_print
 from neocog.data.scan import SPOOL_START, refuse, write_faults
 from neocog.data.store import (
     SPLITS,
@@ -29,7 +30,7 @@ from neocog.data.store import (
     write_meta,
     write_names,
 )
-from neocog.data.workers import Order, look_at_all, pixel_print
+from neocog.data.workers import look_at_all
 from neocog.geometry import covering_size
 
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ import numpy as np
 
 from neocog.data.decode import SMALL
 from neocog.data.files import Limits, Remark
-from neocog.data.workers import Batch, Order, look_in_batches
+from neocog.data.looks import Batch, Order
+from neocog.data.twins import twins
+from neocog.data.workers import look_in_batches
 from neocog.errors import DataError
 from neocog.records import DataCount, Fault
 from neocog.text import printable
@@ -157,7 +159,7 @@ _ROW = np.dtype(
         ("print", "<u8"),
     ]
 )
-"""`workers.ROW`, as NumPy reads it."""
+"""`looks.ROW`, as NumPy reads it."""
 
 
 class _Table:
@@ -206,10 +208,13 @@ class _Table:
         shape = pixels.shape
         if pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
             raise DataError(
-                f"expected pixels N×H×W×1 or N×H×W×3 in uint8, found {shape} in {pixels.dtype}"
+                f"expected pixels N×H×W×1 or N×H×W×3 in uint8, found {shape} in {pixels.dtype}",
+                "convert them with numpy",
             )
         if len(part.names) != shape[0]:
-            raise DataError(f"expected {len(part.names)} pictures, found {shape[0]}")
+            raise DataError(
+                f"expected {len(part.names)} pictures, found {shape[0]}", "one name a row"
+            )
         if min(shape[1:3]) < minimum_side:
             raise DataError(
                 f"expected sides of at least {minimum_side}, found {shape[1]}×{shape[2]}",
@@ -229,6 +234,18 @@ class _Table:
         if self.file is not None:
             self.file.close()
 
+    def _twins(self, source: Source) -> tuple[Fault, ...]:
+        """A remark where two parts share files, or rows of arrays, byte for byte."""
+        splits = np.array([split or "train" for part in source.parts for split in part.splits])
+        parts = {
+            name: np.flatnonzero(self.used & (splits == name))
+            for name in ("train", "val", "test")
+            if name in splits
+        }
+        names = [name for part in source.parts for name in part.names]
+        prints = self.digests[:, :8].copy().view(np.uint64)[:, 0]
+        return twins(prints, parts, names, source.kind)[1]
+
     def result(self, source: Source) -> Scan:
         """The finished scan."""
         used = int(self.used.sum())
@@ -239,7 +256,7 @@ class _Table:
             widths=widths,
             channels=channels,
             digests=self.digests,
-            faults=(*source.faults, *self.faults),
+            faults=(*source.faults, *self.faults, *self._twins(source)),
             count=DataCount(
                 found=len(self.used) + source.skipped,
                 used=used,

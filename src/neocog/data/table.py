@@ -35,6 +35,8 @@ __all__ = ["has_table_header", "listed_files", "read_table"]
 _PATH = ("path", "image", "file", "filename")
 _CLASS = ("label", "class", "target")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LONGEST = 1 << 20
+"""Characters of a line; no table of pictures has lines of that length."""
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
@@ -77,7 +79,7 @@ def has_table_header(path: Path) -> bool:
     """
     try:
         with _opened(path) as text:
-            _header(csv.reader(text, strict=True), path)
+            _header(csv.reader(_lines(text, path), strict=True), path)
     except DataError:
         if not path.is_file():
             raise
@@ -92,7 +94,7 @@ def listed_files(path: Path) -> list[str]:
     """
     try:
         with _opened(path) as text:
-            reader = csv.reader(text, strict=True)
+            reader = csv.reader(_lines(text, path), strict=True)
             columns = _header(reader, path)
             rows = [
                 cells[columns.path].strip()
@@ -125,7 +127,7 @@ def read_table(path: Path, *, few: bool = False) -> Source:
     rows: list[_Row] = []
     faults: list[Fault] = []
     with _opened(path) as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(_lines(text, path), strict=True)
         columns = _header(reader, path)
         for line, cells in _records(reader, path):
             try:
@@ -184,6 +186,18 @@ def _opened(path: Path) -> Iterator[TextIO]:
             text.detach()
 
 
+def _lines(text: TextIO, path: Path) -> Iterator[str]:
+    """The lines with their ends. The csv module would take one of any length to pieces."""
+    while line := text.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise DataError(
+                f"{printable(path.name)}: expected lines of less than {_LONGEST:,} characters, "
+                "found a longer one",
+                "save the table as comma-separated UTF-8 text, a line for each picture",
+            )
+        yield line
+
+
 def _records(reader: Reader, path: Path) -> Iterator[tuple[int, list[str] | None]]:
     """(first line, cells) of each record that is not blank; None for one that cannot be parsed."""
     while True:
@@ -193,7 +207,8 @@ def _records(reader: Reader, path: Path) -> Iterator[tuple[int, list[str] | None
         except StopIteration:
             return
         except csv.Error as error:
-            if "end of data" in str(error):
+            endless = "field limit" in str(error) and reader.line_num > line
+            if endless or "end of data" in str(error):
                 # All that follows was swallowed by one quote: nobody can say how many rows.
                 raise DataError(
                     f"{printable(path.name)}, line {line}: a quote is opened and never closed",

@@ -18,12 +18,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from neocog import tensorfile
+from neocog import weights
 from neocog.errors import ConfigError, RunError
 from neocog.records import TrainState
+from neocog.weights.write import raw, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def save(
         tensors |= found
     tensors = _own(tensors)
     text = json.dumps(header, allow_nan=False)
-    tensorfile.write(target, tensors, {"neocog": text, "sha256": _digest(text, tensors)})
+    write(target, tensors, {"neocog": text, "sha256": _digest(text, tensors)})
     return target
 
 
@@ -106,7 +106,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> Path:
         RunError: the file cannot be written (names the path and the bytes needed).
     """
     tensors = _own(weights)
-    tensorfile.write(path, tensors, {"sha256": _digest("", tensors)})
+    write(path, tensors, {"sha256": _digest("", tensors)})
     return path
 
 
@@ -302,16 +302,10 @@ def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
             return {key: unflatten(item, tensors) for key, item in inside}
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = file.keys()
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError as error:
-        raise RunError(f"there is no file {path}") from error
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+    found = weights.contents(path)
+    return found.metadata, dict(found.tensors)
 
 
 def _verify(path: Path, text: str, tensors: Mapping[str, Tensor], expected: str) -> None:
@@ -339,7 +333,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(tensorfile.raw(value))
+        digest.update(raw(value))
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ that cannot be written is an event, and is tried again.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from neocog.engine import checkpoint
@@ -76,7 +77,8 @@ class Saves:
         if name is None:
             self._last = self.clock()
             self.written += 1
-            return self.attempt(lambda: checkpoint.prune(self.folder, keep=2))
+            with contextlib.suppress(OSError):  # an old one too many does no harm
+                checkpoint.prune(self.folder, keep=2)
         return True
 
     def weights(self, weights: Mapping[str, Tensor], *, name: str) -> bool:

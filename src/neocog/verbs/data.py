@@ -18,16 +18,36 @@ if TYPE_CHECKING:
 __all__ = ["pack", "scan_source", "show"]
 
 
-def scan_source(source: str, *, out: Path, minimum_side: int, console: Console) -> Result:
+def scan_source(
+    source: str,
+    *,
+    out: Path,
+    minimum_side: int,
+    max_bad: float | None,
+    strict: bool,
+    console: Console,
+) -> Result:
     """Look at every sample and write one JSON line per fault.
 
+    Args:
+        source: what to look at.
+        out: the report.
+        minimum_side: pixels; a picture with a shorter side is a fault.
+        max_bad: share of the samples that may be bad; None: as many as there are.
+        strict: none may be.
+        console: shows how far it is.
+
     Raises:
-        DataError: the data set is refused as a whole.
+        DataError: the data set is refused as a whole, or too much of it is bad. The report is
+            written before that.
     """
     listed = sources.read(source, few=True)
     found = scan.scan(listed, minimum_side=minimum_side, progress=console.progress)
     console.done()
     scan.write_faults(out, found.faults)
+    if max_bad is not None or strict:
+        share = 1.0 if max_bad is None else max_bad
+        scan.refuse(found.faults, found.count, max_bad=share, strict=strict)
     count = dataclasses.asdict(found.count)
     lines = ["found {found:,}, used {used:,}, skipped {skipped:,}".format(**count)]
     codes = Counter((fault.policy, fault.code) for fault in found.faults)

@@ -227,7 +227,8 @@ def resume(
         return run
     _refuse_foreign(run, model)
     with Signals() as signals, locked(path):
-        clear_leftovers(path)
+        for folder in (path, path / "bundle"):
+            clear_leftovers(folder)
         recipe = run.recipe
         device = machine.device_named(recipe.engine.device)
         data = run.data(changed=anyway)

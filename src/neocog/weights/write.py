@@ -1,4 +1,6 @@
-"""Writing tensors to safetensors files that are whole or absent. Floor 1; imports floor 0, torch.
+"""Writing tensors to safetensors files that are whole or absent. Floor 1, room weights.
+
+Imports floor 0, its own room and torch.
 
 The format (https://github.com/huggingface/safetensors, "Format"): 8 bytes with the length of the
 header, little-endian; the header, JSON padded with spaces, with type, shape and place of each
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neocog.files import write_atomic
+from neocog.weights.header import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,27 +25,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["raw", "write"]
+__all__ = ["TYPES", "raw", "write"]
 
-TYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+TYPES = {getattr(torch, name): code for code, (name, _) in DTYPES.items()}
+"""The format's name of each type of number."""
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file; on return it has reached the disk.
 
     Args:
@@ -53,7 +44,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     Raises:
         RunError: the file cannot be written (names the path and the bytes needed).
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     # Wide types first: each tensor then begins where its type may begin.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     place = 0
