@@ -51,9 +51,9 @@ MOST = 40
 LATE, ENOUGH = ("bundle", "scores and report"), 2
 """So many kills of one run after its training; else most would fall there."""
 LEFT = (
-    ".events.jsonl.1-1.tmp",
-    "bundle/.bundle.json.1-2.tmp",
-    "checkpoints/.step-00000001.safetensors.1-3.tmp",
+    ".events.jsonl.1-00000001.tmp",
+    "bundle/.bundle.json.1-00000002.tmp",
+    "checkpoints/.step-00000001.safetensors.1-00000003.tmp",
 )
 """What a kill in the middle of a write leaves; whoever goes on clears it up."""
 STUCK = 120.0

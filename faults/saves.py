@@ -102,7 +102,7 @@ def run(*, every: int = 1, first: bool = False) -> Tally:
                 break
             call = calls[fault.call]
             tally.notes[f"faults: {fault.kind}"] += 1
-            target = re.sub(r"\.\d+-\d+\.tmp$", ".tmp", call.target)
+            target = re.sub(r"\.\d+-[0-9a-f]+\.tmp$", ".tmp", call.target)
             trial.one(fault, f"{fault.kind} at call {fault.call}, {call.name} of {target}")
     return tally
 

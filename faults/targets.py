@@ -450,13 +450,105 @@ def _tensor_bombs() -> list[Files]:
 
 
 def _read_tensors(folder: Path) -> None:
+    from neocog import weights
     from neocog.engine import checkpoint
     from neocog.errors import NeocogError
 
+    weights.read(folder / "w.safetensors")  # as strangers' files are; ours may have longer headers
     try:
         checkpoint.load_weights(folder / "w.safetensors")
     except NeocogError:
         checkpoint.load(folder / "w.safetensors")
+
+
+@cache
+def _state() -> tuple[str, dict[str, Any]]:
+    """Description and tensors of a small checkpoint."""
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from neocog import weights
+    from neocog.engine import checkpoint
+    from neocog.records import TrainState
+
+    ones = {"w": torch.ones(2, 3), "b": torch.zeros(2)}
+    state = TrainState(
+        step=7,
+        model=ones,
+        optimizer={"state": {0: {"step": 7, "momentum": torch.ones(2)}}, "groups": [(0.9, 1e-3)]},
+        schedule={"lowered": [1.0, float("inf")]},
+        ema={"w": torch.ones(2, 3)},
+    )
+    with TemporaryDirectory() as folder:
+        path = checkpoint.save(Path(folder), state, meta={"order": [1, None, True, "x"]})
+        found = weights.contents(path)
+    return found.metadata["neocog"], dict(found.tensors)
+
+
+def _forged(text: str) -> Files:
+    """A checkpoint with this description and the digest that belongs to it."""
+    from safetensors.torch import save
+
+    from neocog.engine import checkpoint
+
+    tensors = _state()[1]
+    digest = checkpoint._digest(text, tensors)
+    return {"step-00000007.safetensors": save(tensors, {"neocog": text, "sha256": digest})}
+
+
+_ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0.5,
+    10**30,
+    "",
+    "w",
+    [],
+    [[]],
+    {},
+    {"tensor": "w"},
+    {"dict": [[[], 1]]},
+)
+
+
+def _exchanged(tree: Any, chance: random.Random) -> Any:
+    """A JSON tree with one of its values replaced by an odd one."""
+    if not isinstance(tree, list | dict) or not tree or chance.random() < 0.2:
+        return chance.choice(_ODD)
+    changed: Any = tree.copy()
+    place = chance.choice(list(tree) if isinstance(tree, dict) else range(len(tree)))
+    changed[place] = _exchanged(tree[place], chance)
+    return changed
+
+
+def _make_checkpoint(chance: random.Random) -> Files:
+    text = _state()[0]
+    if chance.random() < 0.3:
+        return _forged(mutated(text.encode(), _seed(chance)).decode(errors="replace"))
+    tree = json.loads(text)
+    for _ in range(chance.randint(1, 3)):
+        tree = _exchanged(tree, chance)
+    return _forged(json.dumps(tree))
+
+
+def _checkpoint_bombs() -> list[Files]:
+    deep = '{"tuple": [' * 900 + "]}" * 900
+    parts = '{"format": 1, "step": 7, "model": %s, "ema": %s, "optimizer": 1}'
+    texts = (
+        *("[" * 100_000, '{"format":' * 100_000, deep, "9" * 100_000),
+        *(parts % (deep, deep), parts % ("[" * 50_000 + "]" * 50_000, 1)),
+    )
+    return [_forged(text) for text in texts]
+
+
+def _read_checkpoint(folder: Path) -> None:
+    from neocog.engine import checkpoint
+
+    (path,) = folder.iterdir()
+    checkpoint.load(path)
 
 
 @cache
@@ -578,6 +670,7 @@ TARGETS = {
     "zip": Target(make=_make_zip, read=_read_only, bombs=_zip_bombs),
     "tar": Target(make=_make_tar, read=_read_only, bombs=_tar_bombs),
     "safetensors": Target(make=_make_tensors, read=_read_tensors, bombs=_tensor_bombs),
+    "checkpoint": Target(make=_make_checkpoint, read=_read_checkpoint, bombs=_checkpoint_bombs),
     "bundle": Target(make=_make_bundle, read=_read_bundle),
     "config": Target(make=_make_config, read=_read_config, bombs=_config_bombs),
     "events": Target(make=_make_events, read=_read_events, bombs=_event_bombs),

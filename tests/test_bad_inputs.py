@@ -32,13 +32,14 @@ import neocog.data
 from bad_files import ARCHIVES, ARRAYS, CIFAR, IDX, TABLES
 from bad_pictures import ACCEPTED_IMAGES, FOLDERS, REFUSED_IMAGES, SKIPPED_IMAGES
 from bad_sets import Case, chunk, folder, png, split_folder, write
+from bad_weights import WEIGHTS, BadWeights, bundle
 from neocog.cli import cli
 from neocog.config import DataRecipe
 from neocog.data import pack as packing
 from neocog.data import scan as scanning
 from neocog.data.dataset import Dataset, load
 from neocog.data.sources import read
-from neocog.errors import DataError
+from neocog.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,8 +74,12 @@ rows; numbers mixed with names in the target.
 
 **Archives (R, nothing extracted).** Path traversal; link members; compression-ratio bomb; duplicate
 or case-colliding names; encrypted.
+
+**Weights and models.** R: pickle in any form unless the caller says so explicitly; safetensors with
+wrong header length, overlapping or missing ranges, other dtype or shape than the spec;
+`bundle.json` with unknown or missing fields.
 """
-"""Of the formats that are read so far."""
+"""Of the formats that are read so far. ONNX, of which the last section also speaks, is not."""
 
 
 def items(catalogue: str) -> dict[str, str]:
@@ -119,13 +124,14 @@ def test_every_item_of_the_catalogue_has_a_row() -> None:
         "Arrays": 6,
         "Tables": 6,
         "Archives": 5,
+        "Weights and models": 3,
     }
-    assert Counter(POLICY.values()) == {"S": 16, "W": 7, "R": 32}
-    assert {case.item for case in CASES} == set(POLICY)
+    assert Counter(POLICY.values()) == {"S": 16, "W": 7, "R": 35}
+    assert {case.item for case in (*CASES, *WEIGHTS)} == set(POLICY)
 
 
 def test_no_row_has_vanished() -> None:
-    assert sections([case.item for case in CASES]) == {
+    assert sections([case.item for case in (*CASES, *WEIGHTS)]) == {
         "Images": 47,
         "Folders": 8,
         "IDX": 18,
@@ -133,8 +139,9 @@ def test_no_row_has_vanished() -> None:
         "Arrays": 14,
         "Tables": 10,
         "Archives": 15,
+        "Weights and models": 32,
     }
-    assert len({str(case) for case in CASES}) == len(CASES)
+    assert len({str(case) for case in (*CASES, *WEIGHTS)}) == len(CASES) + len(WEIGHTS)
 
 
 # -- the battery ---------------------------------------------------------------------------------
@@ -251,6 +258,23 @@ def test_every_reader_passes_the_battery(case: Case, tmp_path: Path) -> None:
         assert mine[0]["format"]
         assert mine[0]["reason"].isprintable()
         assert mine[0]["policy"] == {"S": "skip", "W": "accept"}[letter]
+
+
+@pytest.mark.parametrize("case", WEIGHTS, ids=str)
+def test_weights_and_bundles_pass_the_battery(case: BadWeights, tmp_path: Path) -> None:
+    assert POLICY[case.item] == "R"
+    originals = bundle(tmp_path / "bundle")
+    assert case.read(originals) is not None
+    bad = originals / case.name
+    write(case.change(bad.read_bytes()), bad)
+    before = snapshot(originals)
+    with pytest.raises(RunError) as caught:
+        case.read(originals)
+    assert snapshot(originals) == before
+    assert str(originals) in str(caught.value)
+    assert caught.value.hint
+    for word in case.expected:
+        assert word in str(caught.value)
 
 
 def check_refused(case: Case, source: Path, originals: Path, named: str) -> None:
@@ -427,7 +451,7 @@ def test_the_battery_can_fail(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         test_every_reader_passes_the_battery(wrong, tmp_path)
     more = items(CATALOGUE.replace("empty file;", "empty file; a new kind of file;"))
-    assert set(more) - {case.item for case in CASES} == {"Images: a new kind of file"}
+    assert set(more) - {case.item for case in (*CASES, *WEIGHTS)} == {"Images: a new kind of file"}
 
 
 def test_every_refusal_says_what_to_do() -> None:

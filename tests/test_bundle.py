@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from damage import FUZZ, mutated
 from neocog.bundle import Bundle
@@ -177,6 +178,27 @@ def test_weights_of_a_bundle_are_never_a_pickle(tmp_path: Path) -> None:
         refused_bundle(tmp_path, "pickle", "damaged")
     (tmp_path / "weights.safetensors").unlink()
     refused_bundle(tmp_path, "weights.safetensors", "No such file")
+
+
+def test_every_flipped_byte_of_the_weights_is_noticed(tmp_path: Path) -> None:
+    bundle(width=4, depth=1).save(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    assert len(whole) - start >= 4 * 4 * 64
+    for place in range(start, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused_bundle(tmp_path, "damaged", "SHA-256")
+    path.write_bytes(whole)
+    Bundle.load(tmp_path)
+
+
+def test_a_bundle_of_before_is_read_without_a_digest(tmp_path: Path) -> None:
+    made = bundle()
+    made.save(tmp_path)
+    save_file(dict(made.weights), tmp_path / "weights.safetensors")
+    again = Bundle.load(tmp_path).weights
+    assert all(torch.equal(again[name], value) for name, value in made.weights.items())
 
 
 def test_a_description_that_is_not_strict_json_is_refused(tmp_path: Path) -> None:

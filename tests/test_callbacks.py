@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
@@ -389,6 +390,56 @@ def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
     read = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert set(read.Tags()["scalars"]) == {"step/loss", "step/lr", "val_loss", "val_accuracy"}
     assert [(one.step, one.value) for one in read.Scalars("val_loss")] == [(100, 1.5), (200, 1.25)]
+
+
+def test_curves_that_cannot_be_written_end_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for a while; the curves have a hole, and go on after it."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    full, calls = set[str](), list[str]()
+
+    def checked(name: str, honest: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
+            calls.append(name)
+            if name in full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return honest(*args, **named)
+
+        return call
+
+    writer = tensorboard.SummaryWriter
+    for name in ("__init__", "add_scalar", "close"):
+        monkeypatch.setattr(writer, name, checked(name, getattr(writer, name)))
+    board, control = TensorBoard(tmp_path), Control()
+
+    def step(number: int) -> None:
+        board(Event(step=number, kind="step", values={"loss": 1.0}, time=0.0), control)
+
+    board(epoch(1, val_loss=1.0), control)
+    full |= {"add_scalar", "close"}
+    step(110)
+    assert isinstance(board.error, OSError)
+    calls.clear()
+    step(120)
+    assert not calls  # until the next epoch
+    full |= {"__init__"}
+    board(epoch(2, val_loss=2.0), control)
+    assert calls == ["__init__"]
+    full.clear()
+    step(210)
+    board(epoch(3, val_loss=3.0), control)
+    assert board.error is None
+    step(310)
+    board(Event(step=310, kind="end", values={}, time=3.0), control)
+    read = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert (300, 3.0) in [(one.step, one.value) for one in read.Scalars("val_loss")]
+    assert [one.step for one in read.Scalars("step/loss")] == [310]
+    step(320)
+    full |= {"close"}
+    board(Event(step=320, kind="end", values={}, time=3.0), control)
+    assert isinstance(board.error, OSError)
 
 
 def test_without_tensorboard_the_error_says_what_to_install(

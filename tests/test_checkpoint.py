@@ -7,20 +7,24 @@ import json
 import math
 import os
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from neocog import weights
 from neocog.config import OptimRecipe
 from neocog.engine import checkpoint, optim
 from neocog.engine.averaging import Average
 from neocog.errors import ConfigError, RunError
 from neocog.records import TrainState
+from neocog.weights import header, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,6 +242,80 @@ def test_what_is_not_a_checkpoint_is_called_so(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "missing.safetensors")
     with pytest.raises(RunError, match=str(tmp_path)):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": None}, "format"),
+        ({"step": "7"}, "step"),
+        ({"step": -1}, "step"),
+        ({"step": True}, "step"),
+        ({"model": None}, "model"),
+        ({"model": []}, "model"),
+        ({"model": {}}, "damaged"),
+        ({"model": {"tensor": "nowhere"}}, "nowhere"),
+        ({"model": {"dict": [["w", 3]]}}, "'w'"),
+        ({"ema": {"dict": [[["w"], 3]]}}, ""),
+        ({"ema": {"dict": [["w"]]}}, ""),
+        ({"optimizer": {"set": [1]}}, "'set'"),
+        ({"optimizer": {"tensor": ["w"]}}, ""),
+        ({"schedule": {"float": "much"}}, "much"),
+        ({"schedule": {"tuple": 3}}, ""),
+        ({"meta": {"dict": [], "tuple": []}}, ""),
+    ],
+    ids=str,
+)
+def test_a_right_digest_of_nonsense_is_damage(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = checkpoint.save(tmp_path, small(), meta={"a": 1})
+    whole = json.loads(forged(path, None))
+    assert checkpoint.load(path)[0].step == 7
+    forged(path, json.dumps({**whole, **change}))
+    with pytest.raises(RunError, match=r"damaged|format None") as caught:
+        checkpoint.load(path)
+    assert words in str(caught.value)
+    for text in ("[]", "3", "{", "[" * 100_000, json.dumps({**whole, "step": 0})[:-1] + ',"x":1}'):
+        forged(path, text)
+        if text.endswith('"x":1}'):
+            assert checkpoint.load(path)[0].step == 0  # what the forgery can do, it does
+        else:
+            with pytest.raises(RunError, match="damaged"):
+                checkpoint.load(path)
+
+
+def forged(path: Path, text: str | None) -> str:
+    """Another description in a checkpoint, with the digest that belongs to it; what was there."""
+    with safe_open(path, "pt") as file:
+        before: str = file.metadata()["neocog"]
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if text is not None:
+        digest = checkpoint._digest(text, held)
+        save_file(held, path, {"neocog": text, "sha256": digest})
+    return before
+
+
+def test_as_many_tensors_as_are_written_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of more than what strangers may bring."""
+    model = {
+        f"block.{place:05d}.convolution.weight": torch.tensor([float(place)])
+        for place in range(50_000)
+    }
+    path = checkpoint.save_weights(tmp_path / "w.safetensors", model)
+    assert int.from_bytes(path.read_bytes()[:8], "little") > header.LONGEST
+    assert same(checkpoint.load_weights(path), model)
+    saved = checkpoint.save(tmp_path, replace(small(), model=model), meta={})
+    assert checkpoint.load(saved)[0].model.keys() == model.keys()
+    with pytest.raises(RunError, match="header length"):
+        weights.read(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(write, "OURS", 2**20)
+    with pytest.raises(RunError, match=r"50,000 tensors.* at most 1,048,576"):
+        checkpoint.save_weights(path, model)
+    assert path.read_bytes() == before
 
 
 def test_weights_alone_are_plain_and_verified(tmp_path: Path) -> None:

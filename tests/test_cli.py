@@ -497,3 +497,20 @@ def test_how_much_may_be_bad_is_an_option_everywhere(
     said = neocog(capsys, "data", "show", bad, "--max-bad", enough, "--json")
     assert said.json["skipped"] == 1
     assert neocog(capsys, "train", bad, "--max-bad", "2").code == 2
+
+
+def test_sixteen_bits_are_taken_where_that_is_said(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / "deep"
+    shutil.copytree(pictures, deep)
+    for path in deep.rglob("*.png"):
+        with Image.open(path) as image:
+            grey = np.asarray(image.convert("L"), np.uint16) * 256 + 77
+        Image.fromarray(grey).save(path)
+    said = neocog(capsys, "data", "show", deep)
+    assert said.code == 1
+    assert "data.deep=true" in said.err
+    said = neocog(capsys, "data", "show", deep, "--set", "data.deep=true", "--json")
+    assert said.code == 0, said.err
+    assert said.json["skipped"] == 0

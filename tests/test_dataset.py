@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,6 +168,30 @@ def test_a_second_opening_reads_no_picture(tmp_path: Path, monkeypatch: pytest.M
     assert open_(root, size=(10, 8), channels=3).fingerprint == first.fingerprint
     with pytest.raises(AssertionError, match="read again"):
         open_(root, size=(4, 4))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ESTALE, "read-error"), (errno.EACCES, "unreadable")]
+)
+def test_a_bad_moment_of_a_drive_does_not_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    root = fill(tmp_path / "data", {"ant": 10, "bee": 10})
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nreal = os.open\n"
+        "def fail(path, *rest):\n"
+        f"    if str(path).endswith('0003.png'): raise OSError({number}, 'failed', path)\n"
+        "    return real(path, *rest)\n"
+        "os.open = fail\n"
+    )
+    with monkeypatch.context() as bad:
+        bad.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+        found = open_(root, max_bad=0.1)
+    assert (len(found), found.counts["all"].skipped) == (19, 1)
+    assert [fault.code for fault in found.faults] == [code]
+    passes = code == "read-error"
+    assert ("the next opening tries again" in found.faults[0].reason) == passes
+    assert len(open_(root, max_bad=0.1)) == (20 if passes else 19)
 
 
 def test_a_changed_folder_is_noticed(tmp_path: Path) -> None:

@@ -212,6 +212,43 @@ def test_sixteen_bits_are_refused() -> None:
         assert code(data) == ("16-bit", "refuse")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF big", "PNG RGB", "PPM", "PGM"])
+def test_of_sixteen_bits_that_were_declared_the_upper_eight_are_taken(kind: str) -> None:
+    """Every reader's numbers against NumPy's shift, in both orders of bytes."""
+    grey = np.random.default_rng(0).integers(0, 1 << 16, (5, 7), dtype=np.uint16)
+    color = np.random.default_rng(1).integers(0, 1 << 16, (5, 7, 3), dtype=np.uint16)
+    head = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in color)
+    made = {
+        "PNG": lambda: encoded(Image.fromarray(grey), "PNG"),
+        "TIFF": lambda: encoded(Image.fromarray(grey), "TIFF"),
+        "TIFF big": lambda: encoded(
+            Image.frombytes("I;16B", (7, 5), grey.astype(">u2").tobytes()), "TIFF"
+        ),
+        "PNG RGB": lambda: (
+            b"\x89PNG\r\n\x1a\n"
+            + _chunk(b"IHDR", head)
+            + _chunk(b"IDAT", zlib.compress(rows))
+            + _chunk(b"IEND", b"")
+        ),
+        "PPM": lambda: b"P6 7 5 65535\n" + color.astype(">u2").tobytes(),
+        "PGM": lambda: b"P5 7 5 65535\n" + grey.astype(">u2").tobytes(),
+    }[kind]()
+    found = decode(made, limits=Limits(deep=True)).astype(int)
+    expected = ((color if found.shape[2] == 3 else grey[..., None]) >> 8).astype(int)
+    # Pillow itself scales a PPM in colour, rounding where others cut.
+    np.testing.assert_allclose(found, expected, atol=1 if kind == "PPM" else 0)
+
+
+def test_more_than_sixteen_bits_are_refused_even_then() -> None:
+    wide = Image.fromarray(np.full((4, 4), 1 << 20, np.int32))
+    real = Image.fromarray(np.full((4, 4), 0.5, np.float32))
+    for one in (wide, real):
+        with pytest.raises(Undecodable) as caught:
+            decode(encoded(one, "TIFF"), limits=Limits(deep=True))
+        assert caught.value.remark.code == "16-bit"
+
+
 def read_code(path: Path, **options: Any) -> str:
     with pytest.raises(Undecodable) as caught:
         read_file(path, **options)

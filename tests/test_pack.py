@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -53,7 +54,7 @@ def files(root: Path, pixels: Sequence[NDArray[np.uint8]], suffix: str = "png") 
         names=names,
         splits=("train", "val") * (len(names) // 2) + ("train",) * (len(names) % 2),
         targets=("a", "b") * (len(names) // 2) + ("a",) * (len(names) % 2),
-        files=tuple(root / name for name in names),
+        files=tuple(str(root / name) for name in names),
         root=root,
     )
     return Source(kind="folder", target="class", classes=("a", "b"), parts=(part,))
@@ -210,6 +211,36 @@ def test_a_file_that_changes_after_the_scan_is_skipped(tmp_path: Path) -> None:
     for name, used, skipped in (("all", 3, 1), ("train", 3, 1), ("val", 4, 0)):
         count = opened.counts()[name]
         assert (count.found, count.used, count.skipped) == (4, used, skipped)
+
+
+def test_a_pack_reaches_the_disk_before_and_after_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file, then their folder, then the name."""
+    happened: list[tuple[str, int]] = []
+    honest_sync, honest_rename = os.fsync, os.rename
+
+    def fsync(handle: int) -> None:
+        happened.append(("fsync", os.fstat(handle).st_ino))
+        honest_sync(handle)
+
+    def rename(old: Path, new: Path) -> None:
+        happened.append(("rename", 0))
+        honest_rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    made, _ = packed(files(tmp_path / "d", [picture(8, 8) for _ in range(4)]))
+    inside = [("fsync", path.stat().st_ino) for path in made.folder.iterdir()]
+    assert len(inside) >= 10
+    files_first, folder = happened[: len(inside)], happened[len(inside)]
+    assert sorted(files_first) == sorted(inside)
+    assert folder == ("fsync", made.folder.stat().st_ino)
+    assert happened[len(inside) + 1 :] == [
+        ("rename", 0),
+        ("rename", 0),
+        ("fsync", made.folder.parent.stat().st_ino),
+    ]
 
 
 def test_when_every_file_changes_there_is_nothing_to_pack(tmp_path: Path) -> None:

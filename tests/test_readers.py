@@ -54,7 +54,7 @@ def test_flat_class_folders(tmp_path):
     assert part.names == ("ant/z.pgm", "cat/a.PNG", "cat/b.jpg", "cat/deep/er/c.webp")
     assert part.targets == ("ant", "cat", "cat", "cat")
     assert part.splits == ("",) * 4
-    assert part.files == tuple(tmp_path / name for name in part.names)
+    assert part.files == tuple(str(tmp_path / name) for name in part.names)
     assert part.root == tmp_path
     assert codes(source.faults) == {
         "cat/notes.txt": "stray-file/accept",
@@ -211,7 +211,7 @@ def test_names_that_are_no_utf8_or_hold_control_characters(tmp_path):
     source = read(str(tmp_path))
     assert source.classes == ("a\\xff", "b")
     assert source.parts[0].names[0] == "a\\xff/\\xe9\\n\\x1b.jpg"
-    assert source.parts[0].files[0].exists()
+    assert os.path.exists(source.parts[0].files[0])  # noqa: PTH110
     signature(str(tmp_path))
 
 

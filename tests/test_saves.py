@@ -13,6 +13,8 @@ import torch
 from neocog.config import Recipe
 from neocog.engine import checkpoint
 from neocog.engine.saves import BEST, RETRY, Saves
+from neocog.errors import RunError
+from neocog.files import clear_leftovers, write_atomic
 from neocog.records import TrainState
 from neocog.settings import from_dict
 from neocog.verbs.train import fit
@@ -83,7 +85,6 @@ def test_the_best_that_could_not_be_written_is_still_the_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = Saves(tmp_path, every=0, world={}, clock=Clock())
-    assert saves.best() is None
     saves.weights({"w": torch.ones(2)}, name=BEST)
     live = torch.full((2,), 2.0)
     with monkeypatch.context() as broken:
@@ -118,3 +119,66 @@ def test_events_reach_the_disk_before_the_checkpoint_that_counts_them(
     assert len(placed) == 2
     for begin, end in itertools.pairwise([0, *placed]):
         assert "fsync events.jsonl" in calls[begin:end]
+
+
+def test_a_checkpoint_waits_for_the_best_that_it_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a resumed run would take the file of an earlier epoch for the best."""
+    saves = Saves(tmp_path, every=0, world={}, clock=Clock())
+    saves.weights({"w": torch.ones(2)}, name=BEST)
+    write = os.write
+
+    def refused(handle: int, data: memoryview) -> int:
+        if BEST in os.readlink(f"/proc/self/fd/{handle}"):  # noqa: PTH115
+            raise OSError(errno.EIO, "Input/output error")
+        return write(handle, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", refused)
+        assert not saves.weights({"w": torch.full((2,), 2.0)}, name=BEST)
+        assert not saves.state(state(5), name=None, events=0)
+    assert checkpoint.load_latest(tmp_path) is None
+    assert saves.state(state(6), name=None, events=0)
+    again = Saves(tmp_path, every=0, world={}, clock=Clock())
+    assert torch.equal((again.best() or {})["w"], torch.full((2,), 2.0))
+
+
+def test_a_best_that_is_gone_is_said(tmp_path: Path) -> None:
+    saves = Saves(tmp_path, every=0, world={}, clock=Clock())
+    assert saves.best() is None
+    assert BEST in saves.error
+    path = tmp_path / f"{BEST}.safetensors"
+    saves.weights({"w": torch.ones(2)}, name=BEST)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert saves.best() is None
+    assert "damaged" in saves.error
+
+
+def test_only_our_own_leftovers_are_deleted(tmp_path: Path) -> None:
+    mine = tmp_path / ".step-00000001.safetensors.123-0123abcd.tmp"
+    others = [tmp_path / name for name in (".notes.tmp", ".a.12-xyz.tmp", "b.1-0123abcd.tmp")]
+    for path in (mine, *others):
+        path.write_text("x")
+    clear_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_flush_folders_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool
+) -> None:
+    fsync = os.fsync
+
+    def some(handle: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{handle}"):  # noqa: PTH112
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", some)
+    if fails:
+        with pytest.raises(RunError, match="Input/output"):
+            write_atomic(tmp_path / "a", b"x")
+    else:
+        write_atomic(tmp_path / "a", b"x")
+        assert (tmp_path / "a").read_bytes() == b"x"

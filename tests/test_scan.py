@@ -50,7 +50,7 @@ def folder(root: Path, files: dict[str, bytes]) -> Source:
                 names=names,
                 splits=("",) * len(names),
                 targets=tuple(name.split("/")[0] for name in names),
-                files=tuple(root / name for name in names),
+                files=tuple(str(root / name) for name in names),
                 root=root,
             ),
         ),

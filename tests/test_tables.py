@@ -260,7 +260,7 @@ def test_csv(tmp_path, text, kind, classes, targets):
         (part,) = source.parts
         assert part.targets == targets
         assert part.names == ("a.png", "b.png")
-        assert part.files == (tmp_path / "a.png", tmp_path / "b.png")
+        assert part.files == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
         assert part.splits == ("", "")
         assert part.weights is None
         assert source.skipped == 0

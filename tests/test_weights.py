@@ -417,17 +417,31 @@ def test_there_is_no_network_where_it_can_be_left() -> None:
     assert "unreachable" in done.stderr.lower()
 
 
-def test_the_walls_hold_when_the_unpickler_runs_everything(tmp_path: Path) -> None:
-    """The same child program, but PyTorch's safe unpickler is switched off."""
+CALLS = {
+    "os.system": (os.system, "touch {mark}"),
+    "socket.": (socket.create_connection, ("127.0.0.1", 9), 1),
+}
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["network left", "network not left"])
+@pytest.mark.parametrize("event", CALLS)
+def test_the_walls_hold_when_the_unpickler_runs_everything(
+    event: str, left: bool, tmp_path: Path
+) -> None:
+    """The same child program, but PyTorch's safe unpickler is switched off; and on a system where
+    the network cannot be left."""
     mark = tmp_path / "ran"
     path = tmp_path / "w.pt"
-    path.write_bytes(saved({"w": torch.ones(1), "x": Calls(os.system, f"touch {mark}")}, "zip"))
+    call = [one.format(mark=mark) if isinstance(one, str) else one for one in CALLS[event]]
+    path.write_bytes(saved({"w": torch.ones(1), "x": Calls(*call)}, "zip"))
     program = (
         "import sys, json; sys.path[:] = json.loads(sys.argv[1])\n"
         "import torch, functools\n"
         "true = torch.load\n"
         "torch.load = lambda *a, **k: true(*a, **{**k, 'weights_only': False})\n"
-        "from neocog.weights.child import main; main(sys.argv[2])"
+        "from neocog.weights import child\n"
+        + ("" if left else "child.leave_network = lambda: False\n")
+        + "child.main(sys.argv[2])"
     )
     setting = json.dumps([str(tmp_path / "out.safetensors"), 60, 2**30, 2**20])
     with path.open("rb") as file:
@@ -440,7 +454,7 @@ def test_the_walls_hold_when_the_unpickler_runs_everything(tmp_path: Path) -> No
             check=False,
         )
     assert done.returncode == 1
-    assert "tried to do more than hold tensors: os.system" in done.stderr
+    assert f"tried to do more than hold tensors: {event}" in done.stderr
     assert not mark.exists()
     assert not (tmp_path / "out.safetensors").exists()
 

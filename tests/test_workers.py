@@ -173,7 +173,7 @@ def test_memory_files_and_dumps_are_limited(tmp_path: Path, trap: Callable[..., 
         "    assert name != '003.png' or os.write(2, bytes(2**20)) == 2**16"
     )
     found = list(look_at_all(files, Order(), workers=1))
-    assert codes(found)[2] == ["over-budget"]
+    assert codes(found)[2] == ["out-of-memory"]
     assert found[2].remarks[0].policy == "skip"
     assert found[:2] + found[3:] == expected[:2] + expected[3:]
     assert len({pid for pid, _ in log(tmp_path)}) == 1  # it lived on
@@ -187,6 +187,27 @@ def test_a_helper_lost_at_its_start_is_replaced(tmp_path: Path, trap: Callable[.
     trap("pass", "time.sleep(1000)")
     with pytest.raises(NeocogError, match=r"did not start: it says nothing"):
         list(look_at_all(files, Order(), workers=1, patience=0.2))
+
+
+@POSIX
+def test_a_helper_that_cannot_be_ended_is_left_behind(
+    tmp_path: Path, trap: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pictures(tmp_path, 3)
+    left: list[subprocess.Popen[bytes]] = []
+    kill = subprocess.Popen.kill
+    trap(f"if name == '001.png': {DEEDS['stopped']}")  # as in a disk's wait, but it can be ended
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: left.append(process))
+    try:
+        began = time.monotonic()
+        found = list(look_at_all(files, Order(), workers=1, patience=0.5))
+        assert time.monotonic() - began < 30
+        assert codes(found) == [[], ["decoder-hung"], []]
+        assert not [t for t in threading.enumerate() if t.name.startswith("neocog-")]
+    finally:
+        for process in left:
+            kill(process)
+            process.wait()
 
 
 @POSIX

@@ -38,9 +38,9 @@ class Said:
 def test_what_decides_is_refused_unless_asked_for(name: str, value: Any, words: str) -> None:
     said = Said()
     with pytest.raises(RunError, match=words) as caught:
-        check(WORLD, WORLD | {name: value}, anyway=False, console=said)  # type: ignore[arg-type]
+        check(WORLD, WORLD | {name: value}, run="r", anyway=False, console=said)  # type: ignore[arg-type]
     assert "--anyway" in caught.value.hint
-    check(WORLD, WORLD | {name: value}, anyway=True, console=said)  # type: ignore[arg-type]
+    check(WORLD, WORLD | {name: value}, run="r", anyway=True, console=said)  # type: ignore[arg-type]
     assert len(said.lines) == 1
     assert words in said.lines[0]
 
@@ -55,7 +55,7 @@ def test_what_decides_is_refused_unless_asked_for(name: str, value: Any, words: 
 )
 def test_what_moves_last_bits_is_warned_of(name: str, value: Any, words: str) -> None:
     said = Said()
-    check(WORLD, WORLD | {name: value}, anyway=False, console=said)  # type: ignore[arg-type]
+    check(WORLD, WORLD | {name: value}, run="r", anyway=False, console=said)  # type: ignore[arg-type]
     (line,) = said.lines
     assert words in line
     assert "last bits" in line
@@ -63,6 +63,6 @@ def test_what_moves_last_bits_is_warned_of(name: str, value: Any, words: str) ->
 
 def test_the_same_world_is_silent() -> None:
     said = Said()
-    check(WORLD, dict(WORLD), anyway=False, console=said)  # type: ignore[arg-type]
-    check({}, WORLD, anyway=False, console=said)  # type: ignore[arg-type]
+    check(WORLD, dict(WORLD), run="r", anyway=False, console=said)  # type: ignore[arg-type]
+    check({}, WORLD, run="r", anyway=False, console=said)  # type: ignore[arg-type]
     assert said.lines == []

@@ -411,7 +411,7 @@ def weights(file: Path, pickle: bool, out: Path | None, as_json: bool) -> None:
     """List the tensors in FILE, safetensors or a .pt of PyTorch, and convert it.
 
     A .pt or .pth file is a program that may do anything: it is opened only with --pickle, and then
-    for its tensors only, in a process of its own without network.
+    for its tensors only, in a process of its own that may not use the network.
     """
     from neocog.verbs.weights import weights as look
 

@@ -54,6 +54,9 @@ class DataRecipe:
     """None: 1 where all pictures are grey, else 3."""
     minimum_side: int = 1
     """Pictures with a shorter side are skipped and reported."""
+    deep: bool = False
+    """Take pictures of 16 bits a channel, of each number its upper 8 bits. Off: they are refused,
+    for what is dropped may be what they were taken for."""
     max_bad: float = 0.01
     """Share of bad samples above which the data set is refused."""
     strict: bool = False

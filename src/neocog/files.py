@@ -8,9 +8,10 @@ the process before or after each.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import errno
 import json
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,8 +28,12 @@ Content: TypeAlias = "bytes | str | Iterable[bytes | bytearray | memoryview]"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _MOST = 1 << 30
 """Bytes of one write: Linux writes no more than 2 GiB at once."""
-_numbers = itertools.count()
-"""Two threads never share a temporary name; two processes differ by their number."""
+_OURS = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
+"""Names of temporary files: the process and a random number. In containers processes have the same
+numbers again and again."""
+_UNABLE = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES, errno.EPERM}
+"""What file systems say that cannot flush a folder, or not let us open it; disks that fail say
+something else."""
 
 
 def write_atomic(path: Path, content: Content, *, size: int | None = None) -> None:
@@ -49,7 +54,7 @@ def write_atomic(path: Path, content: Content, *, size: int | None = None) -> No
         content = content.encode()
     if isinstance(content, bytes):
         content, size = (content,), len(content)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,18 +88,22 @@ def _write(handle: int, data: memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut.
+    """Make a rename in this folder last through a power cut, where the file system can.
 
     Raises:
-        OSError: the disk does not do it.
+        OSError: the disk fails.
     """
     if os.name != "posix":
         return  # only POSIX can open a folder
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -103,8 +112,9 @@ def clear_leftovers(folder: Path) -> None:
     Only for a folder that nobody else writes to now.
     """
     for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        if _OURS.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _free(folder: Path) -> str:

@@ -38,7 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
         handle = _take(path)
     except OSError as error:
         raise RunError(
-            f"cannot write {path}: {error.strerror}", "mend the permissions of the folder"
+            f"cannot lock {path}: {error.strerror}",
+            "mend the permissions, or choose a folder whose file system has locks, with --out",
         ) from error
     if handle is None:
         raise RunError(
@@ -59,14 +60,18 @@ def _take(path: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(handle)
+            free = _lock(handle)
         except OSError:
+            os.close(handle)
+            raise
+        if not free:
             os.close(handle)
             return None
         # The one before may have deleted the file between our opening and our locking it.
         if _same(handle, path):
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
+            with contextlib.suppress(OSError):  # a full disk; the number is for people only
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
             return handle
         os.close(handle)
 
@@ -89,13 +94,23 @@ def _by(path: Path) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(handle: int) -> None:
+    def _lock(handle: int) -> bool:
+        """Whether nobody else has it."""
         # A byte far behind the number, which stays readable.
         os.lseek(handle, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
         os.lseek(handle, 0, os.SEEK_SET)
+        return True
 else:
     import fcntl
 
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(handle: int) -> bool:
+        """Whether nobody else has it."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

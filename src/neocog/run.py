@@ -20,11 +20,13 @@ from neocog import machine, tasks
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset, decode
+from neocog.data.files import Limits
 from neocog.data.looks import Order
 from neocog.data.workers import look_at_all
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
+from neocog.host import memory_kept
 from neocog.records import Event, Manifest, scores_from_dict
 from neocog.settings import from_dict
 
@@ -56,6 +58,11 @@ class EventLog:
             RunError: the file cannot be written.
         """
         lines = path.read_bytes().splitlines(keepends=True)[:keep] if path.exists() else []
+        if len(lines) < keep:
+            raise RunError(
+                f"{path} holds {len(lines):,} events, its checkpoint counts {keep:,}",
+                "bring the file back, or train anew into another folder",
+            )
         write_atomic(path, b"".join(lines))
         self.path = path
         self._waiting = bytearray()
@@ -97,10 +104,13 @@ class EventLog:
             ) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a second time nothing happens."""
+        if self._handle < 0:
+            return
         with contextlib.suppress(OSError):
             self._write()
         os.close(self._handle)
+        self._handle = -1
 
 
 def read_events(path: Path) -> list[Event]:
@@ -265,7 +275,12 @@ class Run:
     def _foreign(self, source: str, progress: Progress | None) -> Dataset:
         """Other data, read as this run's network takes it, classes matched by name."""
         bundle, own = self.bundle, self.recipe.data
-        recipe = DataRecipe(source=source, val=0.0, max_bad=own.max_bad, strict=own.strict)
+        recipe = dataclasses.replace(
+            DataRecipe(source=source, val=0.0),
+            max_bad=own.max_bad,
+            strict=own.strict,
+            deep=own.deep,
+        )
         geometry = (bundle.input.size, bundle.input.channels)
         return dataset.load(recipe, geometry=geometry, classes=bundle.classes, progress=progress)
 
@@ -273,7 +288,8 @@ class Run:
         """Scores of one part (`train`, `val`, `test`, `all`), and the loss of each sample."""
         ids = torch.arange(len(data.targets)) if part == "all" else data.splits[part]
         task = tasks.build(self.bundle.task)
-        result = evaluate(self.predictor(device), task, data, ids, device=device)
+        with memory_kept():
+            result = evaluate(self.predictor(device), task, data, ids, device=device)
         scores = dataclasses.replace(result.statistics.scores(), data=data.counts[part])
         return scores, result
 
@@ -298,7 +314,8 @@ class Run:
             waiting.clear()
 
         files = [(str(path), None) for path in images]
-        order = Order(cover=predictor.input.size)
+        limits = Limits(deep=self.recipe.data.deep)
+        order = Order(cover=predictor.input.size, limits=limits)
         with contextlib.closing(look_at_all(files, order)) as found:
             for place, look in enumerate(found):
                 if not look.usable:

@@ -22,6 +22,7 @@ import torch
 
 from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL
+from neocog.data.files import MOMENTARY
 from neocog.data.images import Images
 from neocog.data.merge import Merged, match_columns, merge, refuse_unknown
 from neocog.data.names import too_few
@@ -212,7 +213,9 @@ def _sign(recipe: DataRecipe) -> str:
     from neocog.data.sources import signature
 
     signatures = {name: signature(source) for name, source in _sources(recipe).items()}
-    return json.dumps([VERSION, PIL.__version__, recipe.minimum_side, signatures], sort_keys=True)
+    return json.dumps(
+        [VERSION, PIL.__version__, recipe.minimum_side, recipe.deep, signatures], sort_keys=True
+    )
 
 
 def _note(signed: str, asked: Asked) -> Path:
@@ -234,7 +237,7 @@ def _find(note: Path) -> Pack | None:
 def _make(
     recipe: DataRecipe, asked: Asked, signed: str, few: bool, progress: Progress | None
 ) -> Pack:
-    """Read, merge, scan, refuse or pack; leave notes for the next opening.
+    """Read, merge, scan, refuse or pack; leave notes for the next opening, unless a fault may pass.
 
     `signed` was taken before reading, so that what changes meanwhile is noticed next time. `few`:
     the main source is only scored.
@@ -251,6 +254,7 @@ def _make(
         found = scan(
             source,
             minimum_side=recipe.minimum_side,
+            deep=recipe.deep,
             cover=asked[0] or (SMALL, SMALL),
             spool=work / "spool" if has_files else None,
             progress=progress,
@@ -272,6 +276,8 @@ def _make(
     packed = open_pack(folder)
     if packed is None:
         raise DataError(f"the pack {folder} is damaged", "is the disk of the cache in order?")
+    if any(fault.code in MOMENTARY for fault in packed.faults()):
+        return packed  # no note: the next opening looks again
     # A run writes the decided geometry into its manifest: opening by that must be as quick.
     for target in {_note(signed, asked), _note(signed, final)}:
         with contextlib.suppress(RunError):  # a full disk costs time next time, nothing else

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 # Each plugin by name: `Image.open` would otherwise import all of them, or miss two of ours.
 from PIL import (
@@ -200,7 +201,7 @@ def _open_and_decode(
         raise skip(name, "pixel-limit", f"expected at most {limits.pixels} pixels", kind) from error
     except MemoryError as error:
         reason = "decoding it takes more memory than it may"
-        raise skip(name, "over-budget", reason, kind.lower()) from error
+        raise skip(name, "out-of-memory", reason, kind.lower()) from error
     except _DECODER_ERRORS as error:
         raise Undecodable(name, _damage(data, kind, error)) from error
 
@@ -291,7 +292,7 @@ def _decode(
         stored = _upright(image, turn)
         target = covering_size(stored, goal) if goal else stored
     _check_profile(image, form, remarks)
-    result = _to_plain(image, form, remarks)
+    result = _to_plain(image, name, form, remarks)
     if turn != 1:
         remarks.append(Remark(form, "orientation", f"turned upright (EXIF orientation {turn})"))
         result = result.transpose(_TURNS[turn])
@@ -346,7 +347,7 @@ def _check_header(image: Image.Image, data: bytes, kind: str, name: str, limits:
     elif kind == "PPM":
         args = getattr(image, "tile", [(0, 0, 0, ())])[0][3]
         deep = deep or (isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255)
-    if deep:
+    if deep and (not limits.deep or image.mode == "F"):
         reason = "expected 8 bits a channel, found more"
         raise Undecodable(name, Remark(form, "16-bit", reason, "refuse"))
 
@@ -433,11 +434,33 @@ def _check_profile(image: Image.Image, form: str, remarks: list[Remark]) -> None
         remarks.append(Remark(form, "broken-icc", "a colour profile that cannot be read"))
 
 
-def _to_plain(image: Image.Image, form: str, remarks: list[Remark]) -> Image.Image:
+def _upper_half(image: Image.Image, name: str, form: str, remarks: list[Remark]) -> Image.Image:
+    """Grey of 16 bits as its upper 8. Colour of 16 bits is narrowed so by Pillow itself.
+
+    Raises:
+        Undecodable: numbers beyond 16 bits.
+    """
+    if image.mode == "I":
+        least, most = cast("tuple[int, int]", image.getextrema())
+        if least < 0 or most >= 1 << 16:
+            reason = f"expected 16 bits at most, found values {least} to {most}"
+            raise Undecodable(name, Remark(form, "16-bit", reason, "refuse"))
+    raw = image.tobytes()
+    if image.mode == "I":
+        upper = raw[1::4] if sys.byteorder == "little" else raw[2::4]
+    else:
+        upper = raw[0::2] if image.mode == "I;16B" else raw[1::2]
+    remarks.append(Remark(form, "16-bit", "of 16 bits a channel the upper 8 were taken"))
+    return Image.frombytes("L", image.size, upper)
+
+
+def _to_plain(image: Image.Image, name: str, form: str, remarks: list[Remark]) -> Image.Image:
     """Mode L or RGB. Alpha is dropped, not blended: no background is invented."""
     mode = image.mode
     if mode in ("L", "RGB"):
         return image
+    if mode.startswith("I"):
+        return _upper_half(image, name, form, remarks)
     if mode == "1":
         return image.convert("L")
     words = {"CMYK": "CMYK", "P": "a palette", "PA": "a palette"}

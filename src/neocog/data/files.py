@@ -20,7 +20,10 @@ from neocog.text import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Limits", "Remark", "Undecodable", "read_file", "skip"]
+__all__ = ["MOMENTARY", "Limits", "Remark", "Undecodable", "read_file", "skip"]
+
+MOMENTARY = frozenset(("changed", "decoder-died", "decoder-hung", "out-of-memory", "read-error"))
+"""Codes of faults that depend on the moment: the same file may be in order the next time."""
 
 _HINTS = {
     "damaged": "copy or download it again",
@@ -36,8 +39,10 @@ _HINTS = {
     "git-lfs-pointer": "fetch the real file with `git lfs pull`",
     "html": "the download saved a web page: fetch the picture itself",
     "foreign-format": "convert it to JPEG or PNG",
-    "16-bit": "convert it to 8 bits a channel",
+    "16-bit": "convert it to 8 bits a channel, or take the upper 8: --set data.deep=true",
     "unreadable": "give yourself the right to read it",
+    "read-error": "try again once the drive or the network is in order",
+    "out-of-memory": "try again with more free memory, or scale the picture down first",
     "over-budget": "scale the picture down first",
     "pixel-limit": "scale the picture down first",
 }
@@ -49,6 +54,9 @@ class Limits:
 
     minimum_side: int = 1
     """Pixels; a picture with a shorter side is a fault."""
+    deep: bool = False
+    """Take pictures of 16 bits a channel, their upper 8; else they are a fault that refuses the
+    data set."""
     decoded_bytes: int = 64 * 2**20
     """Memory of one decoded picture. A large JPEG is decoded at a fraction of its size where the
     network's input is small, and only what is decoded counts."""
@@ -56,6 +64,11 @@ class Limits:
     """Pixels that a header may promise: a quarter of a GiB as RGB."""
 
 
+_FAULTS_OF_THE_FILE = {
+    errno.ELOOP: "link-loop",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR), "unreadable"),
+}
+"""Error numbers that say the same until somebody changes something; all others may pass."""
 _USUAL = Limits()
 _FLAGS = (
     os.O_RDONLY
@@ -76,12 +89,13 @@ class Remark:
     offset: int | None = None
 
     def at(self, path: str) -> Fault:
-        """The fault, with its place."""
+        """The fault, with its place; its reason says where it depends on the moment."""
+        again = "; the next opening tries again" if self.code in MOMENTARY else ""
         return Fault(
             path=printable(path),
             format=self.format,
             code=self.code,
-            reason=self.reason,
+            reason=self.reason + again,
             policy=self.policy,
             offset=self.offset,
         )
@@ -128,11 +142,9 @@ def read_file(
     except FileNotFoundError as error:
         raise skip(name, "missing", "expected a file, found nothing") from error
     except OSError as error:
-        loop = error.errno == errno.ELOOP
-        code, found_text = ("link-loop", "a link that loops") if loop else ("unreadable", "")
-        raise skip(
-            name, code, f"expected a readable file, found {found_text or error.strerror}"
-        ) from error
+        code = _FAULTS_OF_THE_FILE.get(error.errno or 0, "read-error")
+        found_text = "a link that loops" if code == "link-loop" else error.strerror
+        raise skip(name, code, f"expected a readable file, found {found_text}") from error
     if not data:
         raise skip(name, "empty-file", "expected a picture, found an empty file")
     return data

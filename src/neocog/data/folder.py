@@ -6,9 +6,9 @@ are listed in a fraction of a second. What a file really is comes out when it is
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from neocog.data.names import SPLITS, match_classes, refuse_lookalikes
 from neocog.data.opened import visible
@@ -16,9 +16,6 @@ from neocog.data.samples import Part, Source
 from neocog.errors import DataError
 from neocog.records import Fault
 from neocog.text import printable
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["is_picture", "read_folder", "split_folders"]
 
@@ -233,12 +230,13 @@ def _source(listing: _Listing, found: dict[str, dict[str, list[str]]], few: bool
         raw = [path for pictures in classes.values() for path in pictures]
         if not raw:
             continue
+        above = os.path.join(root, "")  # noqa: PTH118 - once, in front of each
         parts.append(
             Part(
                 names=tuple(map(printable, raw)),
                 splits=(split,) * len(raw),
                 targets=tuple(n for n, pictures in classes.items() for _ in pictures),
-                files=tuple(root / path for path in raw),
+                files=tuple([above + path for path in raw]),
                 root=root,
             )
         )

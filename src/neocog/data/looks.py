@@ -181,7 +181,7 @@ def looks(files: Iterable[tuple[str, str | None]], order: Order) -> Iterator[Bat
         except MemoryError:
             del table[place * ROW.size :], pixels[at:]
             reason = "decoding it takes more memory than it may"
-            remarks.append((place, Remark("file", "over-budget", reason, "skip")))
+            remarks.append((place, Remark("file", "out-of-memory", reason, "skip")))
             table += NOTHING
     yield Batch(bytes(table), tuple(remarks), pixels)
 
@@ -203,10 +203,12 @@ def receive(stream: IO[bytes]) -> tuple[bytes, bytes, bytes]:
     """
 
     def exactly(count: int) -> bytes:
-        data = stream.read(count)
-        if len(data) != count:
-            raise EOFError
-        return data
+        parts = [stream.read(count)]
+        while (count := count - len(parts[-1])) > 0:  # an unbuffered stream gives what is there
+            if not parts[-1]:
+                raise EOFError
+            parts.append(stream.read(count))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     first, second, third = _HEAD.unpack(exactly(_HEAD.size))
     return exactly(first), exactly(second), exactly(third)

@@ -18,7 +18,7 @@ import PIL
 
 from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL, fit, recolor
-from neocog.data.files import Remark
+from neocog.data.files import Limits, Remark
 from neocog.data.looks import Order, pixel_print
 from neocog.data.scan import SPOOL_START, refuse, write_faults
 from neocog.data.store import (
@@ -363,9 +363,10 @@ def _again(
         for place in range(len(part.names)):
             stored = (int(scan.heights[row]), int(scan.widths[row]))
             if part.files and scan.used[row] and _spooled(scan, row, goals[stored]) is None:
-                files.append((str(part.files[place]), str(part.root) if part.root else None))
+                files.append((part.files[place], str(part.root) if part.root else None))
             row += 1
-    return look_at_all(files, Order(cover=size, whole=0))
+    # What the scan took is taken again.
+    return look_at_all(files, Order(cover=size, whole=0, limits=Limits(deep=True)))
 
 
 def _without(

@@ -36,8 +36,8 @@ class Part:
     """By the source's kind: a class name, label names, or numbers."""
     weights: tuple[float, ...] | None = None
     """Sample weights; None: all 1."""
-    files: tuple[Path, ...] | None = None
-    """Encoded pictures."""
+    files: tuple[str, ...] | None = None
+    """Paths of encoded pictures; text, because fifty thousand `Path`s take half a second."""
     pixels: NDArray[np.uint8] | None = None
     """N×H×W×C, uint8, C 1 or 3."""
     root: Path | None = None

@@ -98,6 +98,7 @@ def scan(
     source: Source,
     *,
     minimum_side: int = 1,
+    deep: bool = False,
     cover: tuple[int, int] | None = (SMALL, SMALL),
     workers: int | None = None,
     spool: Path | None = None,
@@ -108,6 +109,7 @@ def scan(
     Args:
         source: what the readers found.
         minimum_side: pictures with a shorter side are left out.
+        deep: pictures of 16 bits a channel are taken.
         cover: the network's input size, as far as it is known: larger pictures are spooled at
             `covering_size` of it, small ones (both sides up to 128) as they are.
         workers: helper programs; None: as many as there are cores; 0: none.
@@ -118,7 +120,7 @@ def scan(
         DataError: pixels of an array with another shape than N×H×W×1 or N×H×W×3.
     """
     total = sum(len(part.names) for part in source.parts)
-    limits = Limits(minimum_side=minimum_side)
+    limits = Limits(minimum_side=minimum_side, deep=deep)
     order = Order(cover=cover, whole=SMALL, pixels=spool is not None, limits=limits)
     table = _Table(total, spool)
     try:
@@ -132,7 +134,7 @@ def scan(
             elif part.files is not None:
                 root = None if part.root is None else str(part.root)
                 names += part.names
-                files += [(str(path), root) for path in part.files]
+                files += [(path, root) for path in part.files]
                 places.append(np.arange(start, start + len(part.files)))
             start += len(part.names)
         rows = np.concatenate([*places, np.zeros(0, np.int64)])
@@ -322,7 +324,7 @@ def refuse(
     if grave:
         raise DataError(
             f"{_first(grave)}\n  {len(grave)} of {count.found} samples like this: {_codes(grave)}",
-            "convert the pictures to 8 bits a channel, or take them out"
+            "take their upper 8 bits with --set data.deep=true, convert them, or take them out"
             if grave[0].code == "16-bit"
             else "`neocog data scan` lists them all",
         )

@@ -272,11 +272,11 @@ def _stamp(name: str, path: Path) -> bytes:
 
 
 def _tree(root: Path) -> Iterator[bytes]:
-    """A line for each visible entry at any depth. Links to folders are named, never followed."""
+    """Folder by folder, a line for each visible entry. Links to folders are named, not followed."""
     todo = [(str(root), "")]
     while todo:
         folder, prefix = todo.pop()
-        lines: list[bytes] = []
+        lines: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -284,21 +284,20 @@ def _tree(root: Path) -> Iterator[bytes]:
                         continue
                     name = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        lines.append(os.fsencode(name) + b"/\n")
+                        lines.append(f"{name}/\n")
                         todo.append((entry.path, name + "/"))
                         continue
                     try:
                         found = entry.stat()
                     except OSError:  # a link that leads nowhere or to itself
                         found = entry.stat(follow_symlinks=False)
-                    size, time = found.st_size, found.st_mtime_ns
-                    lines.append(os.fsencode(name) + b"\0%d\0%d\n" % (size, time))
+                    lines.append(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n")
         except OSError as error:
             raise DataError(
                 f"cannot list the folder {printable(folder)}: {error.strerror or error}",
                 "check that it exists and may be read",
             ) from error
         lines.sort()
-        yield from lines
+        yield os.fsencode("".join(lines))
         # The order of the folders must not depend on the file system's.
         todo.sort()

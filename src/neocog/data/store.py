@@ -1,8 +1,9 @@
 """Folders of the cache that hold a pack: how one is made whole, opened and checked.
 
 Floor 1, room data; imports floor 0 and NumPy, no torch. A pack is a folder of arrays, named by a
-hash of what is in it. It is written under another name and renamed when whole, so two processes
-that pack the same data do no harm and a crash leaves nothing half done behind a good name.
+hash of what is in it. It is written under another name, flushed to the disk and renamed when whole,
+so two processes that pack the same data do no harm and neither a crash nor a power cut leaves
+anything half done behind a good name.
 
     meta.json     what and how much; written last, with a hash of itself
     images.npy    N×H×W×C where all pictures share one size, else their bytes in one run
@@ -33,6 +34,7 @@ import numpy as np
 from neocog.data.cache import cache_dir
 from neocog.data.scan import SPOOL_START
 from neocog.errors import DataError
+from neocog.files import sync_folder
 from neocog.records import DataCount, Fault
 
 if TYPE_CHECKING:
@@ -193,9 +195,15 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 def publish(work: Path, made: Path) -> Path:
     """Give the finished folder its name; another process may have been faster.
 
+    On return it has reached the disk: of its files only the sizes are ever compared again.
+
     Raises:
         DataError: a damaged folder of that name cannot be removed.
+        OSError: the disk does not take it.
     """
+    for file in work.iterdir():
+        _flush(file)
+    sync_folder(work)
     mask = os.umask(0)
     os.umask(mask)
     work.chmod(0o777 & ~mask)  # temporary folders are private; a shared cache is not
@@ -211,10 +219,20 @@ def publish(work: Path, made: Path) -> Path:
                     return made
                 shutil.rmtree(made, ignore_errors=True)  # damaged: make room
             else:
+                sync_folder(made.parent)
                 return made
         raise DataError(f"the cache entry {made} cannot be written", "remove it and try again")
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    """Make what was written to a file last through a power cut."""
+    handle = os.open(file, os.O_RDWR)  # Windows flushes only what may be written
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_pack(folder: Path) -> Pack | None:

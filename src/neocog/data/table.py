@@ -162,7 +162,7 @@ def read_table(path: Path, *, few: bool = False) -> Source:
         splits=tuple(row.split for row in rows),
         targets=targets,
         weights=tuple(row.weight for row in rows) if columns.weight is not None else None,
-        files=tuple(row.file for row in rows),
+        files=tuple(str(row.file) for row in rows),
         root=root,
     )
     return Source(

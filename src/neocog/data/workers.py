@@ -27,15 +27,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from neocog.data.files import Remark
 from neocog.data.looks import NOTHING, TICKS, Batch, Look, Order, looks, receive, send
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE", "look_at_all", "look_in_batches"]
 
-CHUNK = 64
+CHUNK = 128
 """Files a message: large enough to hide the cost of a message, small enough to share work out."""
 FEW_FILES = 200
 FEW_BYTES = 8 * 2**20
@@ -58,6 +60,12 @@ FEW_BYTES = 8 * 2**20
 PATIENCE = 25.0
 """Seconds without a sign after which a helper is given up. A sign comes every second, unless one
 file takes longer: the largest picture that `Limits` admits takes some two."""
+PIPE = 2**19
+"""Bytes that a helper can answer before anybody reads, where the system lets us decide: a chunk of
+small pictures."""
+LAST_WAIT = 1.0
+"""Seconds that a helper is given to end. One that does not answer to being killed either, because
+the system waits for a disk on its behalf, is left to itself."""
 STARTS = 3
 """How often a helper is started before that is given up."""
 
@@ -136,6 +144,8 @@ class _Crew:
         self.threads.shutdown(wait=False, cancel_futures=True)
         with self.lock:
             self.closed.set()
+            for helper in self.helpers:
+                helper.kill()  # all of them before any is waited for
             for helper in self.helpers:
                 helper.close()
         self.threads.shutdown(wait=True)
@@ -235,6 +245,7 @@ class _Helper:
         self.seen = (False, 0)
         self.quiet = 0
         self.hung = False
+        self.killed = False
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The child gets this process's own search path: it finds what this one found.
         program = (
@@ -250,14 +261,16 @@ class _Helper:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
+                bufsize=0,
             )
         except OSError as error:
             self.errors.close()
             raise _no_start(str(error)) from error
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.stdin: IO[bytes] = self.process.stdin
+        self.stdin: IO[bytes] = io.BufferedWriter(cast("io.RawIOBase", self.process.stdin))
         self.stdout: IO[bytes] = self.process.stdout
+        _widen(self.stdout)
 
     def greet(self) -> None:
         """Wait until it is ready.
@@ -266,8 +279,9 @@ class _Helper:
             NeocogError: it ends instead, or says nothing.
         """
         try:
+            self._await()
             ready = self.stdout.read(1) == b"."
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             ready = False
         if not ready:
             self._end()
@@ -289,6 +303,7 @@ class _Helper:
         try:
             send(self.stdin, json.dumps(files).encode())
             while left:
+                self._await()
                 table, said, pixels = receive(self.stdout)
                 self.signs += 1
                 if table:
@@ -300,6 +315,23 @@ class _Helper:
             raise _LostError(self._loss()) from error
         self.wanted = False
 
+    def _await(self) -> None:
+        """Return when it says something or ends.
+
+        A killed program keeps its end of the pipe open while the system waits for a disk on its
+        behalf: reading would then never return.
+
+        Raises:
+            EOFError: it was killed, and says nothing.
+        """
+        if not hasattr(select, "poll"):  # Windows, which closes the pipe
+            return
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLIN)
+        while not poll.poll(1000 * LAST_WAIT):
+            if self.killed:
+                raise EOFError
+
     def quiet_for(self) -> int:
         """One more tick has passed: how many without a sign, 0 where none is due."""
         state = (self.wanted, self.signs)
@@ -310,6 +342,11 @@ class _Helper:
     def give_up(self) -> None:
         """End a program that hangs; its owner notices."""
         self.hung = True
+        self.kill()
+
+    def kill(self) -> None:
+        """End it, without waiting until it has ended."""
+        self.killed = True
         self.process.kill()
 
     def _loss(self) -> Remark:
@@ -321,21 +358,30 @@ class _Helper:
         reason = f"the decoder died of this file (exit code {code})"
         return Remark("file", "decoder-died", reason, "skip")
 
-    def _end(self) -> int:
-        """The exit code; a program that merely closed its output is ended."""
-        try:
-            return self.process.wait(1)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+    def _end(self) -> int | None:
+        """The exit code, once its output has ended; None: not even killing ends it."""
+        for _ in range(2):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(LAST_WAIT)
+            self.kill()
+        return None
 
     def close(self) -> None:
-        """End the program, whatever it is doing."""
-        self.process.kill()
-        self.process.wait()
+        """End the program, whatever it is doing; one that cannot be ended is left to itself."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_WAIT)
         for stream in (self.stdin, self.stdout, self.errors):
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let more fit into a pipe, so that a helper need not wait for its reader; only on Linux."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
 
 
 def _no_start(said: str) -> NeocogError:

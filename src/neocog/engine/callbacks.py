@@ -386,6 +386,8 @@ class TensorBoard:
 
     Epoch metrics are tagged by name (`val_loss`), those of steps with `step/` in front; the
     horizontal axis is the optimiser step. A resumed run hides what the stopped one wrote past it.
+    Curves never end a training: where they cannot be written, for the disk is full, they have a
+    hole until an epoch ends at which they can.
 
     Args:
         folder: where the event files go; `tensorboard --logdir FOLDER` shows them.
@@ -401,31 +403,40 @@ class TensorBoard:
                 'pip install "neocog[tensorboard]"',
             )
         self.folder = folder
+        self.error: Exception | None = None
+        """Why nothing is written at present."""
         self._writer: Any = None
 
     def __call__(self, event: Event, control: Control) -> None:
         """Write one event."""
         if event.kind == "end":
             self.close()
-        elif event.kind in ("step", "epoch"):
-            prefix = "step/" if event.kind == "step" else ""
-            writer = self._open(event.step)
-            for key, value in event.values.items():
-                if _is_number(value) and key not in _NOT_MONITORED:
-                    writer.add_scalar(prefix + key, value, event.step)
-
-    def close(self) -> None:
-        """Push everything to the disk; a later event opens another file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _open(self, step: int) -> Any:
-        if self._writer is None:
+        elif event.kind == "epoch" or (event.kind == "step" and self.error is None):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=step)
-        return self._writer
+            try:
+                if self._writer is None:
+                    self._writer = SummaryWriter(str(self.folder), purge_step=event.step)
+                self._write(event)
+                self.error = None
+            except Exception as error:  # noqa: BLE001 - TensorFlow's own, where that is installed
+                self.close()
+                self.error = error
+
+    def close(self) -> None:
+        """Push everything to the disk, where it takes it; a later event opens another file."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except Exception as error:  # noqa: BLE001 - as above
+                self.error = error
+
+    def _write(self, event: Event) -> None:
+        prefix = "step/" if event.kind == "step" else ""
+        for key, value in event.values.items():
+            if _is_number(value) and key not in _NOT_MONITORED:
+                self._writer.add_scalar(prefix + key, value, event.step)
 
 
 def from_recipe(recipe: Recipe, folder: Path) -> list[Callback]:

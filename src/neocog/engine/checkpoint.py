@@ -23,6 +23,8 @@ from torch import Tensor
 from neocog import weights
 from neocog.errors import ConfigError, RunError
 from neocog.records import TrainState
+from neocog.text import printable
+from neocog.weights.header import OURS
 from neocog.weights.write import raw, write
 
 if TYPE_CHECKING:
@@ -141,18 +143,44 @@ def load(path: Path) -> tuple[TrainState, dict[str, Any]]:
         raise RunError(f"{path} is no neocog checkpoint: its header lacks our description")
     text = metadata["neocog"]
     _verify(path, text, tensors, metadata["sha256"])
-    header = json.loads(text)
+    try:
+        return _state(path, json.loads(text), tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged: its description cannot be read: {printable(str(error))[:200]}",
+            "resume from another checkpoint",
+        ) from error
+
+
+def _state(
+    path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[TrainState, dict[str, Any]]:
+    """What a description with the right digest says; it may still be nonsense.
+
+    Raises:
+        RunError: it is of another version.
+        KeyError, TypeError, ValueError, RecursionError: it is nonsense.
+    """
     if header["format"] != FORMAT:
         raise RunError(
-            f"{path} has checkpoint format {header['format']}, this neocog reads {FORMAT}",
+            f"{path} has checkpoint format {header['format']!r:.80}, this neocog reads {FORMAT}",
             "use the version of neocog that wrote it",
         )
+    step = header["step"]
+    if type(step) is not int or step < 0:
+        raise ValueError(f"step: expected a whole number, found {step!r:.80}")
     parts = {
         part: unflatten(header[part], tensors)
         for part in ("model", "ema", "optimizer", "schedule", "meta")
     }
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{name}: expected values by name, found {type(part).__name__}")
+    for name, value in [*parts["model"].items(), *parts["ema"].items()]:
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{name!r:.80}: expected a tensor, found {type(value).__name__}")
     meta: dict[str, Any] = parts.pop("meta")
-    return TrainState(step=header["step"], **parts), meta
+    return TrainState(step=step, **parts), meta
 
 
 def load_latest(folder: Path) -> Loaded | None:
@@ -285,7 +313,11 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `flatten`: same types, same key types, same order."""
+    """The inverse of `flatten`: same types, same key types, same order.
+
+    Raises:
+        KeyError, TypeError, ValueError, RecursionError: no tree that `flatten` makes.
+    """
     if isinstance(tree, list):
         return [unflatten(item, tensors) for item in tree]
     if not isinstance(tree, dict):
@@ -298,13 +330,14 @@ def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
             return float(inside)
         case "tuple":
             return tuple(unflatten(item, tensors) for item in inside)
-        case _:
+        case "dict":
             return {key: unflatten(item, tensors) for key, item in inside}
+    raise ValueError(f"{kind!r:.80} is no kind of value")
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors."""
-    found = weights.contents(path)
+    found = weights.contents(path, longest=OURS)
     return found.metadata, dict(found.tensors)
 
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from neocog.engine.control import Callback, Request
     from neocog.engine.job import Job, Length
     from neocog.records import Batch, TrainState
@@ -123,7 +125,8 @@ def train(
         except Stopped:
             run.save()
             raise
-    kept = (saves.best() if live.restore else None) or live.weights
+    run.signals.check()  # one that came while the last checkpoint was written
+    kept = (run.best() if live.restore else None) or live.weights
     return Outcome(
         weights={
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -233,7 +236,8 @@ class _Run:
         control = Control()
         for callback in self.live.callbacks:
             callback(event, control)
-        for request in control.drain():
+        # A checkpoint last: the others' memory in it already counts what they asked for.
+        for request in sorted(control.drain(), key=lambda one: isinstance(one, Save)):
             self._obey(request, event)
 
     def _obey(self, request: Request, event: Event) -> None:
@@ -271,6 +275,13 @@ class _Run:
                 self.budget.saved(time.monotonic() - began)
         if not done:
             self.emit("save-failed", error=self.saves.error)
+
+    def best(self) -> Mapping[str, Tensor] | None:
+        """The weights of the best epoch; None, and a word about it, where they are lost."""
+        best = self.saves.best()
+        if best is None and self.saves.error:
+            self.emit("save-failed", error=f"{self.saves.error}; the last weights are kept")
+        return best
 
     def _keep_events(self) -> bool:
         """Have the events reach the disk before a checkpoint that counts on them."""

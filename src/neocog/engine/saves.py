@@ -58,7 +58,7 @@ class Saves:
 
     def due(self) -> bool:
         """Whether the last one was so long ago that losing what followed would hurt."""
-        return self.every > 0 and self.clock() - self._last >= self._wait
+        return self._wait > 0 and self.clock() - self._last >= self._wait
 
     def state(self, state: TrainState, *, name: str | None, events: int) -> bool:
         """Write a checkpoint; of those that resuming needs the last two stay.
@@ -71,6 +71,8 @@ class Saves:
         Returns:
             Whether it was written. If not, `error` says why.
         """
+        if name is None and self._best is not None and not self.weights(self._best, name=BEST):
+            return False  # the state remembers a best epoch whose weights nobody could bring back
         meta = {"events": events, "world": dict(self.world)}
         if not self.attempt(lambda: checkpoint.save(self.folder, state, name=name, meta=meta)):
             return False
@@ -91,15 +93,14 @@ class Saves:
         return done
 
     def best(self) -> Mapping[str, Tensor] | None:
-        """The last weights that were saved as the best, where there are any.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """The last weights that were saved as the best; None, and `error`, where they are gone."""
         if self._best is not None:
             return self._best
-        path = self.folder / f"{BEST}.safetensors"
-        return checkpoint.load_weights(path) if path.exists() else None
+        try:
+            return checkpoint.load_weights(self.folder / f"{BEST}.safetensors")
+        except RunError as error:
+            self.error = error.message
+            return None
 
     def attempt(self, write: Callable[[], object]) -> bool:
         """Do it; where the disk refuses, remember why and try again before long."""

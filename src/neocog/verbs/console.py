@@ -1,7 +1,8 @@
 """What a person sees while something runs: a bar on a terminal, plain lines elsewhere.
 
 Floor 5, room verbs; imports floor 0 and rich. Everything goes to standard error, so that standard
-output stays free for results.
+output stays free for results. Telling somebody never ends a training: a console that cannot be
+written to, for its pipe is closed, its terminal gone or the disk behind it full, falls silent.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import TextIO
 
     from neocog.records import Event
 
@@ -72,6 +74,45 @@ class Expected:
         return spent / max(1, done) * (self.steps * self.epochs - self.first - done)
 
 
+class _Stream:
+    """A text stream that falls silent, for good, once it cannot be written to.
+
+    It stands below rich, so that the thread that draws bars is guarded too, and rich never comes
+    to end the process over a closed pipe.
+
+    Args:
+        below: where everything goes; None where the process has no standard error.
+    """
+
+    def __init__(self, below: TextIO | None) -> None:
+        self._below = below
+        self.silent = below is None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def isatty(self) -> bool:
+        """Whether a person sees it."""
+        return self._below is not None and self._below.isatty()
+
+    def write(self, text: str) -> int:
+        """Write, or do nothing."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Push out what was written, or do nothing."""
+        self._try("flush")
+
+    def _try(self, name: str, *values: str) -> None:
+        if self.silent:
+            return
+        try:
+            getattr(self._below, name)(*values)
+        except (OSError, ValueError):  # ValueError: somebody has closed it
+            self.silent = True
+
+
 class Console:
     """A listener of events, and a place for progress of scan and pack.
 
@@ -80,7 +121,8 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._stream = _Stream(sys.stderr)
+        self.rich = RichConsole(file=cast("IO[str]", self._stream), highlight=False, soft_wrap=True)
         self.terminal = self.rich.is_terminal and not quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -172,4 +214,4 @@ class Console:
             self.done()
             if event.values["reason"] not in ("all epochs done", "the time is up"):
                 self.say(f"stopped: {event.values['reason']}")
-        sys.stderr.flush()
+        self._stream.flush()

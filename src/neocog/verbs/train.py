@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from neocog import machine, recipes, tasks
+from neocog import machine, recipes, tasks, weights
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
@@ -158,7 +158,8 @@ def train(
             except NeocogError:
                 # A metric that does not exist, a first step that blows up: there is nothing to
                 # resume, and the next try may want the same folder.
-                if checkpoint.load_latest(folder / "checkpoints") is None:
+                made = (folder / "bundle" / "bundle.json").exists()
+                if not made and checkpoint.load_latest(folder / "checkpoints") is None:
                     _forget(folder)
                 raise
 
@@ -199,6 +200,7 @@ def resume(
     *,
     model: str | nn.Module = "",
     anyway: bool = False,
+    callbacks: Sequence[Callback] = (),
     console: Console | None = None,
     began: float | None = None,
 ) -> Run:
@@ -209,6 +211,7 @@ def resume(
         model: for a network from outside the catalogue: names its factory again, because nothing
             foreign runs unasked; or the module that was handed over, of which a copy is trained.
         anyway: go on although the data, its classes or the settings are not what they were.
+        callbacks: those that `fit` was given, again.
         console: says what happens.
         began: when going on began, by `time.monotonic`; None: now. A run with `minutes` has what
             its earlier processes left of them.
@@ -227,23 +230,31 @@ def resume(
         return run
     _refuse_foreign(run, model)
     with Signals() as signals, locked(path):
-        for folder in (path, path / "bundle"):
+        for folder in (path, path / "bundle", path / "checkpoints"):
             clear_leftovers(folder)
-        recipe = run.recipe
+        recipe, manifest = run.recipe, run.manifest
         device = machine.device_named(recipe.engine.device)
-        data = run.data(changed=anyway)
+        data = run.data(changed=True)  # whether it has changed is asked below, with all else
         task = tasks.for_data(data, recipe)
-        ends = _ends(recipe, began - _used(run.events))
+        used = 0.0 if recipe.engine.minutes is None else _used(run.events)
         module = None if isinstance(model, str) else model
-        prepared = prepare(recipe, data, task, device, plain(recipe.engine, device), module, ends)
+        prepared = prepare(
+            *(recipe, data, task, device, plain(recipe.engine, device), module),
+            _ends(recipe, began - used),
+        )
         found = checkpoint.load_latest(path / "checkpoints")
+        before = {"data": manifest.data["fingerprint"], "classes": manifest.data["classes"]}
+        before |= found.meta.get("world", {}) if found else {}
+        now = world.describe(prepared.job, callbacks)
+        world.check(before, now, run=str(path), anyway=anyway, console=console)
         if found:
             for warning in found.warnings:
                 console.say(f"warning: {warning}; going on from the one before")
-            now = world.describe(prepared.job)
-            world.check(found.meta.get("world", {}), now, anyway=anyway, console=console)
+            network = prepared.job.network.state_dict()
+            shapes = {name: (tuple(one.shape), one.dtype) for name, one in network.items()}
+            weights.check(f"the weights of {found.path.name}", found.state.model, shapes)
         console.say(f"{path}: going on after step {found.state.step if found else 0}")
-        return _finish(prepared, path, run.manifest, console, signals, found=found)
+        return _finish(prepared, path, manifest, console, signals, callbacks=callbacks, found=found)
 
 
 def _refuse_foreign(run: Run, model: str | nn.Module) -> None:
@@ -314,9 +325,24 @@ def _finish(
             listeners=[log, console],
             resume=found.state if found else None,
             history=Run(folder).events,
-            world=world.describe(job),
+            world=world.describe(job, callbacks),
             signals=signals,
         )
+        log.close()
+        console.done()
+        bundle = Bundle(
+            model=prepared.model,
+            weights=outcome.weights,
+            input=job.input,
+            task=job.task.spec,
+            classes=job.task.classes,
+            manifest=manifest,
+        )
+        bundle.save(folder / "bundle")
+        # A network from outside the catalogue is at hand here, and only here.
+        foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
+        run = Run(folder, model=foreign)
+        _evaluate(run, job, outcome, console)
     except KeyboardInterrupt:
         console.done()
         console.say(f"to go on: neocog resume {folder}")
@@ -324,19 +350,6 @@ def _finish(
     finally:
         log.close()
         console.done()
-    bundle = Bundle(
-        model=prepared.model,
-        weights=outcome.weights,
-        input=job.input,
-        task=job.task.spec,
-        classes=job.task.classes,
-        manifest=manifest,
-    )
-    bundle.save(folder / "bundle")
-    # A network from outside the catalogue is at hand here, and only here.
-    foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
-    run = Run(folder, model=foreign)
-    _evaluate(run, job, outcome, console)
     if outcome.unsaved:
         raise RunError(
             f"{folder} is trained and evaluated, but no checkpoint of it could be written: "

@@ -3,7 +3,8 @@
 Imports floor 0; torch and safetensors are loaded when tensors are read. safetensors files are
 checked here first, against the published format, then by the library. Whatever is a pickle is
 refused, for a pickle is a program; who says `pickle=True` has it read in a process of its own,
-which can neither run its calls nor reach the network nor write anywhere but one file.
+which runs none of its calls, and is ended when it reaches for the network or writes anywhere but
+to one file; see `child`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from neocog.errors import RunError
 from neocog.text import printable
-from neocog.weights.header import DTYPES, HEAD, open_regular, parse_json, read_header
+from neocog.weights.header import DTYPES, HEAD, LONGEST, open_regular, parse_json, read_header
 from neocog.weights.pickled import Limits, converted, identify, told
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def read(path: Path, *, pickle: bool = False) -> dict[str, Tensor]:
     return dict(contents(path, pickle=pickle).tensors)
 
 
-def contents(path: Path, *, pickle: bool = False, limits: Limits | None = None) -> Contents:
+def contents(
+    path: Path, *, pickle: bool = False, limits: Limits | None = None, longest: int = LONGEST
+) -> Contents:
     """What a file of weights holds.
 
     Args:
@@ -67,6 +70,7 @@ def contents(path: Path, *, pickle: bool = False, limits: Limits | None = None) 
             `model_state_dict`, `model_state`, `model`, `network`, `net`, `module`, `weights`,
             `params` that holds a mapping; what else lies on the way is listed, not used.
         limits: what reading a pickle may cost.
+        longest: bytes of a safetensors file's header at most.
 
     Raises:
         RunError: no regular file, damaged, a pickle without `pickle`, or one that cannot be read
@@ -77,7 +81,7 @@ def contents(path: Path, *, pickle: bool = False, limits: Limits | None = None) 
         head = file.read(HEAD)
         found = identify(head)
         if found is None:
-            return _safetensors(file, size, where)
+            return _safetensors(file, size, where, longest)
         if not found.readable or not pickle:
             raise RunError(
                 f"{where}: expected safetensors, found {found.words}", found.remedy(where)
@@ -87,14 +91,14 @@ def contents(path: Path, *, pickle: bool = False, limits: Limits | None = None) 
             converted(file, size, where, limits or Limits()) as made,
             open_regular(made) as (result, length),
         ):
-            plain = _safetensors(result, length, where)
+            plain = _safetensors(result, length, where, longest)
     under, left = told(plain.metadata)
     return Contents(kind="pickle", tensors=plain.tensors, under=under, left=left)
 
 
-def _safetensors(file: BinaryIO, size: int, where: str) -> Contents:
+def _safetensors(file: BinaryIO, size: int, where: str, longest: int) -> Contents:
     """The header by us, before anything else is read; then the whole by the library."""
-    header = read_header(file, size, where)
+    header = read_header(file, size, where, longest)
     from safetensors import SafetensorError
     from safetensors.torch import load
 

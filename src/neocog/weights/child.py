@@ -5,6 +5,11 @@ against what is known: PyTorch's own unpickler for weights, which knows tensors 
 calls nothing else; no network, where Linux allows to leave it; limits of memory, processor time and
 file size; and an audit hook, which ends the process at the first event that reading tensors does
 not need. Code that is already running natively can pass the last one, but not the others.
+
+What is promised everywhere: the process ends at its first attempt, from Python, to reach the
+network. That there is none to reach is promised only where `leave_network` gives True, which most
+containers, some Linux systems, macOS and Windows do not allow. Reading goes on without that wall:
+the unpickler runs no code that could pass the hook.
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def leave_network() -> bool:
-    """Go where there is no network; False where the system does not allow it.
+    """Go where there is no network; False where the system does not allow it, and the hook of
+    `confine` alone keeps the process from it.
 
     Called before torch is loaded: who is not root needs a user namespace for it, which only a
     process of one thread may enter.

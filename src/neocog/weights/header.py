@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["DTYPES", "HEAD", "Entry", "Header", "open_regular", "parse_json", "read_header"]
+__all__ = [
+    *("DTYPES", "HEAD", "LONGEST", "OURS", "Entry", "Header"),
+    *("open_regular", "parse_json", "read_header"),
+]
 
 HEAD = 4096
 """Bytes that tell what a file is."""
 LONGEST = 4 * 2**20
 """Bytes of a header: some 40,000 tensors. The library takes 100 MB, which as Python objects would
 need more memory than most computers have to spare."""
+OURS = 64 * 2**20
+"""The same for files that neocog wrote, and the most that it writes: some 600,000 tensors."""
 DTYPES = {
     "F64": ("float64", 8),
     "F32": ("float32", 4),
@@ -151,13 +156,14 @@ def _finite(text: str) -> float:
     return value
 
 
-def read_header(file: BinaryIO, size: int, where: str) -> Header:
+def read_header(file: BinaryIO, size: int, where: str, longest: int = LONGEST) -> Header:
     """The header of a safetensors file, and nothing of what follows it.
 
     Args:
         file: the file, open; it is read from its start.
         size: bytes of the file.
         where: its name for errors.
+        longest: bytes of the header at most.
 
     Raises:
         RunError: naming the field, what was expected and what was found.
@@ -167,10 +173,10 @@ def read_header(file: BinaryIO, size: int, where: str) -> Header:
     if len(field) < 8:
         raise _wrong(where, "8 bytes with the length of the header", f"{len(field)} bytes")
     length = int.from_bytes(field, "little")
-    if length > min(LONGEST, size - 8):
+    if length > min(longest, size - 8):
         raise _wrong(
             where,
-            f"a header of at most {min(LONGEST, size - 8):,} bytes in a file of {size:,}",
+            f"a header of at most {min(longest, size - 8):,} bytes in a file of {size:,}",
             f"the header length {length:,}",
         )
     text = file.read(length)

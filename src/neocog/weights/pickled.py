@@ -67,8 +67,8 @@ class Found:
             return self.hint
         return (
             "a pickle is a program and may do anything; to take only the tensors out of it, in a "
-            f"process without network: neocog weights {where} --pickle --out FILE.safetensors "
-            "(in Python: pickle=True)"
+            f"process that may not use the network: neocog weights {where} --pickle "
+            "--out FILE.safetensors (in Python: pickle=True)"
         )
 
 

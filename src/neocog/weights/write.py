@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from neocog.errors import RunError
 from neocog.files import write_atomic
-from neocog.weights.header import DTYPES
+from neocog.weights.header import DTYPES, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +43,8 @@ def write(
         metadata: texts for the header.
 
     Raises:
-        RunError: the file cannot be written (names the path and the bytes needed).
+        RunError: the file cannot be written (names the path and the bytes needed), or its header
+            would be longer than what is read again.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     # Wide types first: each tensor then begins where its type may begin.
@@ -59,6 +61,12 @@ def write(
         place = end
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > OURS:
+        raise RunError(
+            f"cannot write {path}: the names of {len(tensors):,} tensors and what is said of them "
+            f"take {len(text):,} bytes, expected at most {OURS:,}",
+            "store fewer tensors, or shorter texts beside them",
+        )
 
     def pieces() -> Iterator[bytes | memoryview]:
         yield len(text).to_bytes(8, "little") + text
