@@ -160,6 +160,10 @@ def _picture_bombs() -> list[Files]:
         _encoded(Image.new("LA", (5700, 5700)), "PNG"),
         _encoded(flat, "BMP"),
         _encoded(flat.convert("CMYK").resize((4000, 4000)), "JPEG"),
+        # Strips grow when their short side is brought to a network's size.
+        *(_encoded(Image.new(mode, (40, 25_600)), "PNG") for mode in ("L", "RGB", "RGBA")),
+        _encoded(Image.new("RGB", (54_800, 26)), "JPEG", progressive=True),
+        _encoded(Image.new("RGB", (26, 54_800)), "GIF"),
         b"P6 65535 65535 255\n",
         b"P3 4000 4000 255\n" + b"1 " * 1000,
         b"BM" + struct.pack("<IIIIiiHHII", 54, 0, 54, 40, 60000, -60000, 1, 24, 0, 0) + bytes(24),

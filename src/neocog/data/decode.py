@@ -377,7 +377,7 @@ def _check_budget(
             f"expected at most {limits.decoded_bytes} bytes decoded, found {cost}",
             kind.lower(),
         )
-    held = _held(image, data, kind, turned)
+    held = max(_held(image, data, kind, turned), _held_scaling(image, target, turned))
     if held > 2 * limits.decoded_bytes:
         raise skip(
             name,
@@ -406,6 +406,23 @@ def _held(image: Image.Image, data: bytes, kind: str, turned: bool) -> int:
         share = sum(layers) / max(layers)
         cost += int(2 * pixels * int(full[0]) ** 2 * share)
     return (len(data) + cost) * 17 // 16
+
+
+def _held_scaling(image: Image.Image, target: tuple[int, int], turned: bool) -> int:
+    """Bytes that scaling holds at its peak; a strip of 25,000×40 pixels grows a lot on the way.
+
+    Pillow scales along the rows first, then along the columns; what comes out is copied piece by
+    piece, and the pieces are joined.
+    """
+    width, height = (image.height, image.width) if turned else image.size
+    if (height, width) == target:
+        return 0
+    one = image.mode in ("1", "L", "LA", "La")
+    stored = 1 if image.mode in ("1", "L", "P") else 4
+    before = width * height * (stored + (0 if image.mode in ("L", "RGB") else 1 if one else 4))
+    between = target[1] * (height + target[0]) * (1 if one else 4)
+    copies = 2 * target[0] * target[1] * (1 if one else 3)
+    return (before + between + copies) * 17 // 16
 
 
 def _orientation(image: Image.Image, form: str, remarks: list[Remark]) -> int:
