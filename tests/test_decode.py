@@ -197,7 +197,8 @@ def test_costly_files_are_skipped_before_they_cost() -> None:
     assert decode(strip).shape == (1, 20000, 1)
     # And one whose pixels fit, but not all that scaling them holds on the way.
     long = encoded(Image.new("RGBA", (40, 25_600)), "PNG")
-    assert code(long, cover=(64, 64)) == ("over-budget", "skip")
+    assert code(long, cover=(128, 128)) == ("over-budget", "skip")
+    assert picture(long, name="x", cover=(64, 64)).size == (47_360, 74)
     assert decode(long).shape == (25_600, 40, 3)
     large = Image.new("RGB", (6000, 4500))
     assert decode(encoded(large, "JPEG"), cover=(64, 64)).shape == (74, 99, 3)
