@@ -226,12 +226,14 @@ def resume(
     path = Path(path)
     run = open_run(path, model=model)
     if run.finished:
+        # A kill may have come between the last file and the end of the lock.
+        with contextlib.suppress(RunError), locked(path):
+            _clear_all(path)
         console.say(f"{path} is finished; nothing to resume")
         return run
     _refuse_foreign(run, model)
     with Signals() as signals, locked(path):
-        for folder in (path, path / "bundle", path / "checkpoints"):
-            clear_leftovers(folder)
+        _clear_all(path)
         recipe, manifest = run.recipe, run.manifest
         device = machine.device_named(recipe.engine.device)
         data = run.data(changed=True)  # whether it has changed is asked below, with all else
@@ -255,6 +257,12 @@ def resume(
             weights.check(f"the weights of {found.path.name}", found.state.model, shapes)
         console.say(f"{path}: going on after step {found.state.step if found else 0}")
         return _finish(prepared, path, manifest, console, signals, callbacks=callbacks, found=found)
+
+
+def _clear_all(run: Path) -> None:
+    """Take away what a killed process had half written."""
+    for folder in (run, run / "bundle", run / "checkpoints"):
+        clear_leftovers(folder)
 
 
 def _refuse_foreign(run: Run, model: str | nn.Module) -> None:
