@@ -17,7 +17,7 @@ SOURCE = Path(neocog.__file__).parent
 FLOORS = [
     {"errors"},
     {"config", "records", "chance", "files", "geometry", "host", "lock", "settings", "text"},
-    {"layers", "kernels", "data", "metrics", "machine", "html", "plots", "weights"},
+    {"layers", "kernels", "data", "analysis", "metrics", "machine", "html", "plots", "weights"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},
     {"report", "recipes", "usual", "ladder"},

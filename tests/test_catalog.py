@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from torch import nn
 
 from neocog.errors import ConfigError
@@ -40,14 +41,16 @@ def test_every_entry_resolves_to_a_factory_of_the_contract(name: str) -> None:
         assert f"    {key}: " in factory.__doc__, f"{key} is not documented"
     assert entry.summary
     assert entry.paper
-    assert isinstance(make(name, **defaults), nn.Module)
+    with torch.device("meta"):
+        assert isinstance(make(name, **defaults), nn.Module)
 
 
 def test_names_are_found_by_part_and_by_glob() -> None:
     assert names() == sorted(CATALOG)
-    assert names("NET") == ["lenet5", "resnet18", "speednet"]
-    assert names("*net*8") == ["resnet18"]
-    assert names("[cm]*") == ["cnn", "mlp"]
+    assert {"lenet5", "resnet18", "speednet"} <= set(names("NET"))
+    assert all("net" in name for name in names("NET"))
+    assert names("*net*18") == ["resnet18"]
+    assert names("[cm][nl]*") == ["cnn", "mlp"]
     assert names("zebra") == []
 
 
@@ -74,7 +77,7 @@ def test_describe_names_what_each_argument_takes() -> None:
     ("name", "args", "message"),
     [
         ("resnet81", {}, "did you mean 'resnet18'"),
-        ("zebra", {}, "known: cnn, lenet5, mlp, resnet18"),
+        ("zebra", {}, "known: .*cnn, .*lenet5, .*mlp, .*resnet18"),
         ("cnn", {"widht": 8}, "did you mean 'width'"),
         ("cnn", {"width": "8"}, "model_args.width takes a whole number, got '8'"),
         ("cnn", {"width": 8.5}, "model_args.width takes a whole number"),

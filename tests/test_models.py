@@ -16,25 +16,42 @@ from neocog.models.catalog import CATALOG, build
 from neocog.models.cnn import fitting_depth
 
 SIZES = [(28, 28), (32, 32), (32, 48)]
-UNPADDED = {"lenet5", "speednet"}
+UNPADDED = {"alexnet", "inception_v3", "lenet5", "speednet"}
 """Their levels are smaller than size / stride."""
 
 # Small variants of every argument that changes the shape of the graph.
 VARIANTS = [
+    ("alexnet", {"hidden": 64}),
     ("cnn", {"width": 8}),
     ("cnn", {"width": 8, "head": "gap", "norm": "group", "pool": "avg", "activation": "gelu"}),
     ("cnn", {"width": 6, "norm": "none", "depth": 4, "convs": 1, "kernel": 5, "dropout": 0.2}),
+    ("densenet121", {}),
+    ("efficientnet_b0", {}),
+    ("googlenet", {"auxiliary": False}),
+    ("highway", {"width": 8}),
+    ("highway", {"width": 4, "depth": 1, "activation": "tanh"}),
     ("lenet5", {}),
     ("lenet5", {"activation": "relu", "pool": "max"}),
     ("mlp", {"width": 32}),
     ("mlp", {"width": 16, "depth": 1, "norm": "batch", "dropout": 0.5, "activation": "silu"}),
     ("mlp", {"width": 16, "norm": "layer"}),
     ("mlp", {"depth": 0}),
+    ("mobilenet_v2", {}),
     ("resnet18", {}),
-    ("resnet18", {"stem": "small", "zero_init": False}),
     ("speednet", {"width": 8}),
     ("speednet", {"width": 4, "depth": 2}),
+    ("vgg11", {"hidden": 64}),
+    ("vgg11", {"hidden": 64, "norm": "batch"}),
 ]
+DEEPER = {
+    *(f"efficientnet_b{number}" for number in range(1, 8)),
+    *("convnext_tiny", "inception_v3"),
+    *("resnet34", "resnet50", "resnet101", "resnet152"),
+    *("vgg13", "vgg16", "vgg19"),
+}
+"""More of the same layers: too big to compute with here, so their shapes alone are under contract;
+the layers are under contract in a variant above, or compared with formulas in test_families.py and
+test_families_modern.py."""
 variants = pytest.mark.parametrize(
     ("name", "args"), VARIANTS, ids=[f"{n}-{'-'.join(map(str, a))}" for n, a in VARIANTS]
 )
@@ -50,7 +67,25 @@ def images(channels: int = 3, size=(32, 32), batch: int = 3) -> torch.Tensor:
 
 
 def test_every_entry_is_under_contract() -> None:
-    assert {name for name, _ in VARIANTS} == set(CATALOG)
+    assert {name for name, _ in VARIANTS} | DEEPER == set(CATALOG)
+
+
+@pytest.mark.parametrize("name", sorted(DEEPER))
+def test_the_deeper_ones_have_the_levels_that_they_declare(name: str) -> None:
+    for size in ((28, 28), (97, 130)):
+        with torch.device("meta"):
+            net = make(name, {}, 1, size).eval()
+            x = torch.empty(2, 1, *size)
+            levels = net.forward_features(x)
+            assert net(x).shape == (2, 7)
+        modules = dict(net.named_modules())
+        assert len(levels) == len(net.features) > 0
+        for level, info in zip(levels, net.features, strict=True):
+            assert info.name in modules
+            assert level.shape[:2] == (2, info.channels)
+            for got, side in zip(level.shape[2:], size, strict=True):
+                assert got <= math.ceil(side / info.stride)
+                assert name in UNPADDED or got >= max(1, side // info.stride)
 
 
 @variants
@@ -190,10 +225,16 @@ def test_can_be_traced_and_built_without_memory(name: str, args: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "smallest"),
     [
+        ("alexnet", {"hidden": 8}, 15),
+        ("alexnet", {"hidden": 8, "stem": "large"}, 63),
         ("cnn", {"depth": 4}, 16),
+        ("googlenet", {}, 8),
+        ("googlenet", {"stem": "large"}, 32),
         ("lenet5", {}, 28),
         ("resnet18", {}, 8),
         ("resnet18", {"stem": "large"}, 32),
+        ("vgg11", {"hidden": 8}, 16),
+        ("vgg11", {"hidden": 8, "head": "large"}, 32),
         ("cnn", {}, 2),
         ("mlp", {}, 1),
     ],
@@ -223,7 +264,13 @@ def test_the_smallest_size_works_and_one_less_is_refused(
         ("mlp", {"depth": -1}, "depth is at least 0"),
         ("mlp", {"norm": "bach"}, "did you mean 'batch'"),
         ("lenet5", {"pool": "mix"}, "pool"),
+        ("alexnet", {"stem": "larg"}, "did you mean 'large'"),
+        ("alexnet", {"hidden": 0}, "hidden is at least 1"),
+        ("googlenet", {"auxiliary_dropout": 1.0}, "auxiliary_dropout lies in"),
         ("resnet18", {"stem": "smal"}, "did you mean 'small'"),
+        ("resnet152", {"stem": "smal"}, "did you mean 'small'"),
+        ("vgg16", {"head": "smal"}, "did you mean 'small'"),
+        ("vgg16", {"norm": "bach"}, "did you mean 'batch'"),
     ],
 )
 def test_senseless_arguments_are_refused(name: str, args: dict, message: str) -> None:

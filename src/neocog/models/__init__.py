@@ -9,4 +9,8 @@ hold. The module has `forward(x)`, B×C×H×W → B×outputs; `forward_features(
 pyramid of levels B×C'×H'×W', finest first; and `features`, one `FeatureInfo` for each level. What
 `forward` answers is a function of the last level alone. Modules never write into a tensor that
 somebody else may hold (no in-place activations), so levels, hooks and traces see what was computed.
+
+Networks with auxiliary heads declare `auxiliary_weight`, that of each such head's loss in the sum,
+and have `forward_auxiliary(x)`: the outputs, then those of each auxiliary head, B×outputs each.
+`forward` leaves the auxiliary heads out.
 """

@@ -56,10 +56,80 @@ class Keyword:
 
 
 CATALOG: dict[str, Entry] = {
+    "alexnet": Entry(
+        factory="models.alexnet:alexnet",
+        summary="large kernels, then 3×3, then two wide linear layers; 61,100,840 parameters",
+        paper="Krizhevsky, Sutskever, Hinton 2012; Krizhevsky 2014, arXiv 1404.5997",
+    ),
     "cnn": Entry(
         factory="models.cnn:cnn",
         summary="the classic: (conv, norm, activation) · convs, pool, depth times; then linear",
         paper="LeCun et al. 1989; Simonyan and Zisserman 2014, arXiv 1409.1556",
+    ),
+    "convnext_tiny": Entry(
+        factory="models.convnext:convnext_tiny",
+        summary="large kernels and layer norm: a residual network taught by transformers",
+        paper="Liu et al. 2022, arXiv 2201.03545",
+    ),
+    "densenet121": Entry(
+        factory="models.densenet:densenet121",
+        summary="every layer sees what all layers before it found",
+        paper="Huang, Liu, van der Maaten, Weinberger 2016, arXiv 1608.06993",
+    ),
+    "efficientnet_b0": Entry(
+        factory="models.efficientnet:efficientnet_b0",
+        summary="found by search: few weights and multiply-accumulates for what it can",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b1": Entry(
+        factory="models.efficientnet:efficientnet_b1",
+        summary="B0, 1.1 times as deep; made for 240×240",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b2": Entry(
+        factory="models.efficientnet:efficientnet_b2",
+        summary="B0, 1.1 times as wide and 1.2 as deep; made for 260×260",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b3": Entry(
+        factory="models.efficientnet:efficientnet_b3",
+        summary="B0, 1.2 times as wide and 1.4 as deep; made for 300×300",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b4": Entry(
+        factory="models.efficientnet:efficientnet_b4",
+        summary="B0, 1.4 times as wide and 1.8 as deep; made for 380×380",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b5": Entry(
+        factory="models.efficientnet:efficientnet_b5",
+        summary="B0, 1.6 times as wide and 2.2 as deep; made for 456×456",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b6": Entry(
+        factory="models.efficientnet:efficientnet_b6",
+        summary="B0, 1.8 times as wide and 2.6 as deep; made for 528×528",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "efficientnet_b7": Entry(
+        factory="models.efficientnet:efficientnet_b7",
+        summary="B0, twice as wide and 3.1 times as deep; made for 600×600",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+    ),
+    "googlenet": Entry(
+        factory="models.googlenet:googlenet",
+        summary="Inception modules: kernels of several sizes side by side; two auxiliary heads",
+        paper="Szegedy et al. 2014, arXiv 1409.4842",
+    ),
+    "highway": Entry(
+        factory="models.highway:highway",
+        summary="gates learn what each layer changes and what it hands on",
+        paper="Srivastava, Greff, Schmidhuber 2015, arXiv 1505.00387",
+    ),
+    "inception_v3": Entry(
+        factory="models.inception:inception_v3",
+        summary="branches of different reach, and a second head for training",
+        paper="Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, arXiv 1512.00567",
     ),
     "lenet5": Entry(
         factory="models.lenet:lenet5",
@@ -71,15 +141,60 @@ CATALOG: dict[str, Entry] = {
         summary="fully connected layers only: the baseline that convolution has to beat",
         paper="Rumelhart, Hinton, Williams 1986",
     ),
+    "mobilenet_v2": Entry(
+        factory="models.mobilenet:mobilenet_v2",
+        summary="depthwise convolutions between narrow layers: made for telephones",
+        paper="Sandler, Howard, Zhu, Zhmoginov, Chen 2018, arXiv 1801.04381",
+    ),
     "resnet18": Entry(
         factory="models.resnet:resnet18",
         summary="18 layers with shortcuts; the stem is chosen by the size of the picture",
+        paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+    ),
+    "resnet34": Entry(
+        factory="models.resnet:resnet34",
+        summary="34 layers with shortcuts; 21,797,672 parameters",
+        paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+    ),
+    "resnet50": Entry(
+        factory="models.resnet:resnet50",
+        summary="50 layers in bottlenecks with shortcuts; 25,557,032 parameters",
+        paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+    ),
+    "resnet101": Entry(
+        factory="models.resnet:resnet101",
+        summary="101 layers in bottlenecks with shortcuts; 44,549,160 parameters",
+        paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+    ),
+    "resnet152": Entry(
+        factory="models.resnet:resnet152",
+        summary="152 layers in bottlenecks with shortcuts; 60,192,808 parameters",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
     ),
     "speednet": Entry(
         factory="models.speednet:speednet",
         summary="whitened first layer, three wide stages: small pictures in few epochs",
         paper="Page 2018; Jordan 2024, arXiv 2404.00498",
+    ),
+    "vgg11": Entry(
+        factory="models.vgg:vgg11",
+        summary="8 layers of 3×3 convolutions, three linear; 132,863,336 parameters",
+        paper="Simonyan and Zisserman 2014, arXiv 1409.1556",
+    ),
+    "vgg13": Entry(
+        factory="models.vgg:vgg13",
+        summary="10 layers of 3×3 convolutions, three linear; 133,047,848 parameters",
+        paper="Simonyan and Zisserman 2014, arXiv 1409.1556",
+    ),
+    "vgg16": Entry(
+        factory="models.vgg:vgg16",
+        summary="13 layers of 3×3 convolutions, three linear; 138,357,544 parameters",
+        paper="Simonyan and Zisserman 2014, arXiv 1409.1556",
+    ),
+    "vgg19": Entry(
+        factory="models.vgg:vgg19",
+        summary="16 layers of 3×3 convolutions, three linear; 143,667,240 parameters",
+        paper="Simonyan and Zisserman 2014, arXiv 1409.1556",
     ),
 }
 
@@ -93,8 +208,8 @@ def names(pattern: str | None = None) -> list[str]:
     Args:
         pattern: a glob where it holds `*`, `?` or `[`, else a part of the name; case is ignored.
 
-    >>> names("res*"), names("net5")
-    (['resnet18'], ['lenet5'])
+    >>> names("mlp*"), names("LeNet5")
+    (['mlp'], ['lenet5'])
     """
     if pattern is None:
         return sorted(CATALOG)

@@ -6,21 +6,26 @@ published weights (conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, …, fc), 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from neocog.errors import ConfigError, near
-from neocog.models.blocks import check_at_least, check_size
+from neocog.models.blocks import Stem, check_at_least, check_size, takes_small_stem
 from neocog.records import FeatureInfo
 
-__all__ = ["BasicBlock", "ResNet", "resnet18"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-Stem = Literal["auto", "small", "large"]
-
-_SMALL_STEM_UP_TO = 64
-"""Pixels of the shorter side up to which the stem keeps the resolution. At 64×64 the small stem
-costs about what the large one costs at 224×224; the large one would leave 2×2 maps."""
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "ResNet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+]
 
 _WIDTHS = (64, 128, 256, 512)
 
@@ -60,6 +65,48 @@ class BasicBlock(nn.Module):
         return answer
 
 
+class Bottleneck(nn.Module):
+    """A 1×1 convolution narrows, a 3×3 filters, a 1×1 widens; the input is added: relu(x + F(x)).
+
+    The 3×3 has the stride, as in the published weights ("version 1.5"); in the paper the first 1×1
+    has it, which skips three quarters of the picture.
+    """
+
+    expansion: ClassVar[int] = 4
+    """Output channels / width."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        after = width * self.expansion
+        self.conv1 = nn.Conv2d(before, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
+        self.conv3 = nn.Conv2d(width, after, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(after)
+        self.relu3 = nn.ReLU()
+        self.downsample = _shortcut(before, after, stride)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm before the sum."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×before×H×W → B×4·width×(H/stride)×(W/stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.relu2(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        answer: Tensor = self.relu3(y + shortcut)
+        return answer
+
+
+_Block = type[BasicBlock] | type[Bottleneck]
+
+
 def _shortcut(before: int, after: int, stride: int) -> nn.Sequential | None:
     """The 1×1 projection around a block, or None where shapes agree."""
     if stride == 1 and before == after:
@@ -70,9 +117,7 @@ def _shortcut(before: int, after: int, stride: int) -> nn.Sequential | None:
     )
 
 
-def _stage(
-    block: type[BasicBlock], depth: int, before: int, width: int, stride: int
-) -> nn.Sequential:
+def _stage(block: _Block, depth: int, before: int, width: int, stride: int) -> nn.Sequential:
     """`depth` blocks, of which the first changes resolution and width."""
     first = block(before, width, stride)
     return nn.Sequential(
@@ -100,7 +145,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[BasicBlock],
+        block: _Block,
         depths: tuple[int, int, int, int],
         *,
         channels: int,
@@ -140,7 +185,7 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init and isinstance(module, BasicBlock):
+            elif zero_init and isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.last_norm.weight)
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -159,47 +204,54 @@ class ResNet(nn.Module):
         return answer
 
 
-def _resnet(
-    name: str,
-    block: type[BasicBlock],
-    depths: tuple[int, int, int, int],
-    channels: int,
-    size: tuple[int, int],
-    outputs: int,
-    stem: Stem,
-    zero_init: bool,
-) -> ResNet:
-    """What all depths share: the stem is chosen, sizes are checked."""
-    check_at_least(1, channels=channels, outputs=outputs)
-    if stem not in ("auto", "small", "large"):
-        raise ConfigError(f"no stem is called {stem!r}", near(stem, ("auto", "small", "large")))
-    small = stem == "small" or (stem == "auto" and min(size) <= _SMALL_STEM_UP_TO)
-    # Below one pixel of the coarsest map, the last stages would see padding only.
-    check_size(f"{name} with the {'small' if small else 'large'} stem", size, 8 if small else 32)
-    return ResNet(
-        block, depths, channels=channels, outputs=outputs, small=small, zero_init=zero_init
-    )
+def _factory(
+    name: str, block: _Block, depths: tuple[int, int, int, int]
+) -> Callable[..., nn.Module]:
+    """The factory of one depth."""
+
+    def resnet(
+        *,
+        channels: int,
+        size: tuple[int, int],
+        outputs: int,
+        stem: Stem = "auto",
+        zero_init: bool = False,
+    ) -> nn.Module:
+        """A residual network.
+
+        Args:
+            channels: 1 for grey, 3 for RGB.
+            size: height and width in pixels.
+            outputs: width of the last layer.
+            stem: small keeps the resolution (3×3, stride 1), large divides it by 4 (7×7, stride 2,
+                then max pooling); auto is small up to 64 pixels of the shorter side.
+            zero_init: start every block as the identity.
+
+        Raises:
+            ConfigError: pictures too small for the stem, or a value out of range.
+        """
+        check_at_least(1, channels=channels, outputs=outputs)
+        small = takes_small_stem(stem, size)
+        # Below one pixel of the coarsest map, the last stages would see padding only.
+        check_size(
+            f"{name} with the {'small' if small else 'large'} stem", size, 8 if small else 32
+        )
+        return ResNet(
+            block, depths, channels=channels, outputs=outputs, small=small, zero_init=zero_init
+        )
+
+    resnet.__name__ = resnet.__qualname__ = name
+    return resnet
 
 
-def resnet18(
-    *,
-    channels: int,
-    size: tuple[int, int],
-    outputs: int,
-    stem: Stem = "auto",
-    zero_init: bool = False,
-) -> nn.Module:
-    """ResNet-18: 11,689,512 parameters at 3 channels and 1000 outputs with the large stem.
-
-    Args:
-        channels: 1 for grey, 3 for RGB.
-        size: height and width in pixels.
-        outputs: width of the last layer.
-        stem: small keeps the resolution (3×3, stride 1), large divides it by 4 (7×7, stride 2, then
-            max pooling); auto is small up to 64 pixels of the shorter side.
-        zero_init: start every block as the identity.
-
-    Raises:
-        ConfigError: pictures too small for the stem, or a value out of range.
-    """
-    return _resnet("resnet18", BasicBlock, (2, 2, 2, 2), channels, size, outputs, stem, zero_init)
+resnet18 = _factory("resnet18", BasicBlock, (2, 2, 2, 2))
+"""11,689,512 parameters at 3 channels and 1000 outputs with the large stem; 1.814 GMAC at
+224×224."""
+resnet34 = _factory("resnet34", BasicBlock, (3, 4, 6, 3))
+"""21,797,672 parameters; 3.664 GMAC."""
+resnet50 = _factory("resnet50", Bottleneck, (3, 4, 6, 3))
+"""25,557,032 parameters; 4.089 GMAC."""
+resnet101 = _factory("resnet101", Bottleneck, (3, 4, 23, 3))
+"""44,549,160 parameters; 7.801 GMAC."""
+resnet152 = _factory("resnet152", Bottleneck, (3, 8, 36, 3))
+"""60,192,808 parameters; 11.514 GMAC."""
