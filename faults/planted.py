@@ -100,7 +100,7 @@ PLANTS = (
     ),
     Plant(
         "half-written files not cleared on resume",
-        *("neocog.verbs.train:resume", "clear_leftovers(folder)", "pass", "kills"),
+        *("neocog.verbs.train:_clear_all", "clear_leftovers(folder)", "pass", "kills"),
     ),
     Plant(
         "losses since the last epoch forgotten",
