@@ -32,6 +32,7 @@ from neocog.engine.control import (
     check,
 )
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
+from neocog.engine.heads import Heads
 from neocog.engine.job import Outcome, length
 from neocog.engine.ledger import Ledger, at_once
 from neocog.engine.live import Live
@@ -197,7 +198,7 @@ class _Run:
         once = dataclasses.replace(job.input, views="one")
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
-        self.forward: Any = torch.compile(job.network) if job.choice.compile else job.network
+        self.heads = Heads(job.network, compiled=job.choice.compile)
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -430,7 +431,7 @@ class _Run:
         job.network.train()
         try:
             stepped = train_step(
-                self.forward,
+                self.heads,
                 self.parameters,
                 batches,
                 job=job,

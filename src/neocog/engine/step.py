@@ -11,10 +11,11 @@ from neocog.engine import optim
 from neocog.errors import NonFiniteLossError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
 
+    from neocog.engine.heads import Heads
     from neocog.engine.job import Job
     from neocog.layers import Normalize
     from neocog.records import Batch
@@ -27,7 +28,7 @@ class Samples:
     """What naming a sample takes; the pictures may go."""
 
     losses: Tensor
-    """B float32."""
+    """B float32; over all heads."""
     ids: Tensor
     """B, int64."""
     valid: Tensor
@@ -39,13 +40,13 @@ class Stepped:
     """What a step found, on its device."""
 
     loss: Tensor
-    """The weighted mean loss with all penalties, a scalar."""
+    """The weighted mean loss with that of auxiliary heads and all penalties, a scalar."""
     samples: Sequence[Samples]
     """Of each batch."""
 
 
 def train_step(
-    forward: Callable[[Tensor], Tensor],
+    heads: Heads,
     parameters: Sequence[nn.Parameter],
     batches: Sequence[Batch],
     *,
@@ -58,7 +59,7 @@ def train_step(
     """One optimiser step over one or more batches.
 
     Args:
-        forward: the network, or what it was compiled to.
+        heads: of the network, or of what it was compiled to.
         parameters: those that are trained.
         batches: of one step.
         job: task, recipe, device and arithmetic.
@@ -85,8 +86,8 @@ def train_step(
         if job.choice.layout == "channels_last":
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
-            outputs = forward(images)
-        losses = job.task.loss(outputs.float(), one, training=True)
+            outputs = heads.outputs(images)
+        losses = heads.losses(job.task, outputs, one, training=True)
         loss = (losses * one.weights * one.valid).sum() / weight
         samples.append(Samples(losses.detach(), one.ids, one.valid))
         if check and not torch.isfinite(loss):

@@ -24,6 +24,7 @@ import torch
 from neocog.data.batches import train_batches
 from neocog.data.cache import cache_dir
 from neocog.engine import optim
+from neocog.engine.heads import Heads
 from neocog.engine.job import Choice, Layout, Precision, length
 from neocog.engine.step import train_step
 from neocog.errors import NeocogError, RunError
@@ -216,7 +217,7 @@ class _Candidate:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.job = dataclasses.replace(job, network=network, choice=choice)
         self.choice = choice
-        self.forward: Any = torch.compile(network) if choice.compile else network
+        self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = optim.build(network, job.recipe.optim)
         self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
@@ -238,7 +239,7 @@ class _Candidate:
         _wait(self.job.device)
         began = time.perf_counter()
         train_step(
-            self.forward,
+            self.heads,
             self.parameters,
             batches,
             job=self.job,
@@ -422,8 +423,8 @@ def _gradients(candidate: _Candidate, batch: Batch, training: bool) -> tuple[flo
         images = images.contiguous(memory_format=torch.channels_last)
     job.network.train(training)
     with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
-        outputs = candidate.forward(images)
-    loss = job.task.loss(outputs.float(), batch).mean()
+        outputs = candidate.heads.outputs(images)
+    loss = candidate.heads.losses(job.task, outputs, batch).mean()
     candidate.optimizers.zero_grad()
     candidate.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scale = candidate.scaler.get_scale()
