@@ -20,13 +20,13 @@ FLOORS = [
     {"layers", "kernels", "data", "analysis", "metrics", "machine", "html", "plots", "weights"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},
-    {"report", "recipes", "usual", "ladder"},
+    {"report", "recipes", "usual", "ladder", "planning"},
     {"verbs", "facade"},
     {"cli", "__init__", "__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=-1) for room in rooms}
 # Two rooms of one floor that are one step of one flow; each pair is a decision, not a habit.
-STAIRS = {("run", "bundle"), ("facade", "verbs"), ("__main__", "cli")}
+STAIRS = {("run", "bundle"), ("planning", "report"), ("facade", "verbs"), ("__main__", "cli")}
 STANDARD_ONLY = FLOORS[0] | FLOORS[1]
 FILES = sorted(SOURCE.rglob("*.py"))
 

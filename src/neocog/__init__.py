@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.errors import NeocogError
     from neocog.facade import build, load
+    from neocog.planning import Plan
     from neocog.run import Run
     from neocog.run import open_run as open
+    from neocog.verbs.plan import plan
     from neocog.verbs.train import fit, resume
 
 __version__ = "0.1.0"
@@ -29,12 +31,14 @@ _LAZY = {
     "Bundle": "neocog.bundle:Bundle",
     "Dataset": "neocog.data.dataset:Dataset",
     "NeocogError": "neocog.errors:NeocogError",
+    "Plan": "neocog.planning:Plan",
     "Recipe": "neocog.config:Recipe",
     "Run": "neocog.run:Run",
     "build": "neocog.facade:build",
     "fit": "neocog.verbs.train:fit",
     "load": "neocog.facade:load",
     "open": "neocog.run:open_run",
+    "plan": "neocog.verbs.plan:plan",
     "resume": "neocog.verbs.train:resume",
 }
 
@@ -42,6 +46,7 @@ __all__ = [
     "Bundle",
     "Dataset",
     "NeocogError",
+    "Plan",
     "Recipe",
     "Run",
     "__version__",
@@ -49,6 +54,7 @@ __all__ = [
     "fit",
     "load",
     "open",
+    "plan",
     "resume",
 ]
 

@@ -264,6 +264,57 @@ def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json
         sys.exit(1)
 
 
+@cli.command()
+@click.argument("what", metavar="MODEL|RUN")
+@click.option("--input", "sample", help="CxHxW of a sample.  [as published, or the run's]")
+@click.option("--batch", type=int, help="Samples a step.  [32, or the run's]")
+@click.option("--layer", default="", help="Write out the arithmetic of this layer.")
+@click.option("--measure", is_flag=True, help="Time every distinct operation of the network.")
+@click.option("--no-time", is_flag=True, help="Leave times out: nothing is measured.")
+@click.option("--outputs", type=int, help="Width of the last layer.  [1000; 10 for small pictures]")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
+@click.option("--precision", help="fp32, bf16 or fp16.  [fp32, or the run's]")
+@click.option("--svg", type=click.Path(path_type=Path), help="Draw the network into this SVG file.")
+@click.option("--model", default="", help="Names a run's foreign factory again, which is then run.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="optim.name=sgd, model_args.…"
+)
+@_json_option
+def plan(
+    what: str,
+    sample: str | None,
+    batch: int | None,
+    layer: str,
+    measure: bool,
+    no_time: bool,
+    outputs: int | None,
+    svg: Path | None,
+    model: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """What a network is and will cost: sizes, parameters, work, receptive fields, memory, time.
+
+    MODEL is a name of `neocog models` or package.module:factory. Nothing is trained, and no weight
+    takes up memory.
+    """
+    from neocog.verbs.plan import plan as make
+    from neocog.verbs.plan import recipe_for, result, size_of
+
+    found = make(
+        what,
+        size_of(sample) if sample else None,
+        batch=batch,
+        recipe=recipe_for(what, settings, **options),
+        outputs=outputs,
+        model=model,
+        time=not (no_time or layer),
+        measure=measure,
+    )
+    _print_result(result(found, layer=layer, drawing=svg, what=what), as_json)
+
+
 @cli.group(cls=_Verbs)
 def data() -> None:
     """Look at data before training on it."""

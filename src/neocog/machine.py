@@ -11,7 +11,7 @@ import torch
 from neocog.errors import ConfigError
 from neocog.host import cores
 
-__all__ = ["describe", "device_named", "versions"]
+__all__ = ["describe", "device_named", "free_bytes", "versions"]
 
 
 def device_named(name: str) -> torch.device:
@@ -79,3 +79,32 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free for tensors now; None where the system does not say.
+
+    On a processor what Linux calls available, or what is left of the container's limit, if that is
+    less.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) << 10)
+    except (OSError, ValueError):
+        return None
+    for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")):
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            try:
+                found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+            except (OSError, ValueError):  # not this kind, or "max"
+                continue
+    return max(0, min(found)) if found else None

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Autocast"]
 
-_LOWER: frozenset[Callable[..., Any]] = frozenset(
+_LOWER: frozenset[Any] = frozenset(
     {
         *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d),
         *(F.conv_transpose3d, F.linear, F.scaled_dot_product_attention, torch.conv1d, torch.conv2d),
@@ -30,7 +30,7 @@ _LOWER: frozenset[Callable[..., Any]] = frozenset(
 )
 """The operations that PyTorch's own list runs in the lower precision on a processor."""
 
-_FULL: frozenset[Callable[..., Any]] = frozenset(
+_FULL: frozenset[Any] = frozenset(
     {F.avg_pool3d, F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.mse_loss}
     | {F.nll_loss, F.kl_div, F.smooth_l1_loss, F.l1_loss, F.grid_sample, torch.prod, torch.cdist}
 )

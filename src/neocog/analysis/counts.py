@@ -38,7 +38,7 @@ def _parameters(graph: Graph, layer: Layer) -> dict[str, tuple[int, ...]]:
     }
 
 
-# -- parameters -------------------------------------------------------------------------------------
+# -- parameters -----------------------------------------------------------------------------------
 
 
 def learnt(graph: Graph, layers: Sequence[Layer], layer: Layer) -> list[str]:
@@ -114,7 +114,7 @@ def _by_shape(own: dict[str, tuple[int, ...]], total: int) -> list[str]:
     """Every parameter with its shape."""
     short = {name.rpartition(".")[2]: shape for name, shape in own.items()}
     named = short if len(short) == len(own) else own
-    width = max(len(name) for name in named)
+    width = max(len(name) for name in [*named, *(["together"] if len(named) > 1 else [])])
     lines = [
         f"{name:<{width}}  {_product(shape)} = {math.prod(shape):,}"
         if len(shape) > 1
@@ -138,30 +138,32 @@ def _shared(
         if len(names) > 1:
             lines.setdefault(tuple(names), []).append(name)
     found = []
-    for names, parameters in lines.items():
-        where = "here" if names[0] == layer.name else f"at {names[0]}"
-        others = listed([one for one in names if one != layer.name])
+    for layers_of, parameters in lines.items():
+        where = "here" if layers_of[0] == layer.name else f"at {layers_of[0]}"
+        others = listed([one for one in layers_of if one != layer.name])
         found.append(f"{listed(parameters)}: shared with {others}; counted once, {where}")
     if layer.shared:
         found.append(f"new at this layer: {layer.parameters:,}")
     return found
 
 
-# -- work -------------------------------------------------------------------------------------------
+# -- work -----------------------------------------------------------------------------------------
 
 
 def multiplied(graph: Graph, layer: Layer) -> list[str]:
     """The multiply-accumulates of each operation that has some."""
-    nodes = [graph.nodes[at] for at in layer.nodes]
-    counted = [(node, macs) for node in nodes if (macs := node_macs(graph, node))]
+    times: dict[tuple[str, str, int], int] = {}
+    for at in layer.nodes:
+        node = graph.nodes[at]
+        if macs := node_macs(graph, node):
+            general, filled, result = _factors(graph, node)
+            key = (general, filled, macs) if result == macs else ("", node.op, macs)
+            times[key] = times.get(key, 0) + 1
     lines: list[str] = []
-    for node, macs in counted:
-        general, filled, result = _factors(graph, node)
-        if result != macs:
-            general, filled = "", node.op
+    for (general, filled, macs), count in times.items():
         lines += [general] if general and general not in lines else []
-        lines.append(f"{filled} = {macs:,}")
-    if len(counted) > 1:
+        lines.append(f"{filled} = {macs:,}" + (f", {count} times" if count > 1 else ""))
+    if sum(times.values()) > 1:
         lines.append(f"together {layer.macs:,}")
     return lines
 
@@ -193,7 +195,7 @@ def _factors(graph: Graph, node: Node) -> tuple[str, str, int]:
     return "", node.op, -1
 
 
-# -- bytes ------------------------------------------------------------------------------------------
+# -- bytes ----------------------------------------------------------------------------------------
 
 
 def moved(graph: Graph, layer: Layer) -> list[str]:
@@ -206,7 +208,9 @@ def moved(graph: Graph, layer: Layer) -> list[str]:
     ]
     if layer.macs:
         total = layer.read + layer.written
-        lines.append(f"{layer.macs:,} / {total:,} = {layer.intensity:.3g} per byte")
+        lines.append(
+            f"{layer.macs:,} multiply-accumulates / {total:,} bytes = {layer.intensity:.3g} a byte"
+        )
     else:
         lines.append("no multiply-accumulates: what it costs is to move these bytes")
     return lines
@@ -224,7 +228,8 @@ def _terms(graph: Graph, layer: Layer) -> str:
         if graph.nodes[at].view and len(graph.nodes[at].inputs) == 1
         for out in graph.nodes[at].outputs
     }
-    terms, total = [], 0
+    terms: dict[bool, list[str]] = {False: [], True: []}
+    total = 0
     for index in dict.fromkeys(working[0].inputs):
         origin = index
         while origin in origins:
@@ -232,8 +237,9 @@ def _terms(graph: Graph, layer: Layer) -> str:
         value = graph.values[origin]
         learnt = value.kind in ("parameter", "buffer")
         name = value.name.rpartition(".")[2] if learnt else "input"
-        terms.append(f"{name} {graph.values[index].bytes:,}")
+        terms[learnt].append(f"{name} {graph.values[index].bytes:,}")
         total += graph.values[index].bytes
-    if total != layer.read or len(terms) < 2:
+    both = [*terms[False], *terms[True]]
+    if total != layer.read or len(both) < 2:
         return ""
-    return f"{' + '.join(terms)} = "
+    return f"{' + '.join(both)} = "

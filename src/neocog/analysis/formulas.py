@@ -57,6 +57,8 @@ def axis_names(count: int) -> tuple[str, ...]:
     >>> axis_names(2)
     ('height', 'width')
     """
+    if count > 3:
+        return tuple(f"axis {at}" for at in range(count))
     return ("length",) if count == 1 else ("depth", "height", "width")[-count:]
 
 
@@ -76,6 +78,8 @@ def windows(graph: Graph, node: Node) -> tuple[Window, ...] | None:
         return _convolution(graph, node)
     if node.op.startswith(("max_pool", "avg_pool")):
         return _pooling(graph, node)
+    if "adaptive" in node.op:
+        return _even(graph, node)
     return None
 
 
@@ -140,7 +144,20 @@ def _pooling(graph: Graph, node: Node) -> tuple[Window, ...]:
     )
 
 
-# -- formulas ---------------------------------------------------------------------------------------
+def _even(graph: Graph, node: Node) -> tuple[Window, ...] | None:
+    """Adaptive pooling whose windows are all of one size and do not overlap."""
+    count = len(_each(node.args[1], 1))
+    before = _shape(graph, node.args[0])[-count:]
+    after = graph.values[node.outputs[0]].shape[-count:]
+    sides = list(zip(before, after, strict=True))
+    if any(size % out for size, out in sides):
+        return None
+    return tuple(
+        Window(size=size, out=out, kernel=size // out, stride=size // out) for size, out in sides
+    )
+
+
+# -- formulas -------------------------------------------------------------------------------------
 
 
 def sizes(graph: Graph, node: Node, axes: int) -> list[str]:
@@ -154,11 +171,11 @@ def sizes(graph: Graph, node: Node, axes: int) -> list[str]:
     Returns:
         No lines where the operation has no formula, or where it would not give what was recorded.
     """
+    if "adaptive" in node.op:
+        return _adaptive(graph, node, axes)
     found = windows(graph, node)
     if found is not None:
         return _windowed(found, axes)
-    if "adaptive" in node.op:
-        return _adaptive(graph, node, axes)
     if "upsample" in node.op:
         return _scaled(graph, node, axes)
     if node.op == "constant_pad_nd" or node.op.startswith(("reflection_pad", "replication_pad")):
@@ -234,7 +251,7 @@ def _adaptive(graph: Graph, node: Node, axes: int) -> list[str]:
     lines = []
     for n, out in zip(before, after, strict=True):
         if n % out == 0:
-            lines.append(f"{out} as asked for; each window takes {n} / {out} = {n // out} positions")
+            lines.append(f"{out} as asked for; windows of {n} / {out} = {n // out}")
         else:
             lines.append(f"{out} as asked for; windows overlap, as {n} / {out} is no whole number")
     return ["window i runs from ⌊i·n / out⌋ to ⌈(i + 1)·n / out⌉ − 1", *_alike(lines)]
@@ -266,7 +283,7 @@ def _padded(graph: Graph, node: Node) -> list[str]:
         if n + left + right != out:
             return []
         lines.append(f"{n} + {left} + {right} = {out}".replace("+ -", "− "))
-    return ["out = n + padding before + padding behind", *_alike(lines)]
+    return ["padded = n + padding before + padding behind", *_alike(lines)]
 
 
 def _product(graph: Graph, node: Node) -> list[str]:
@@ -287,9 +304,7 @@ def _cat(graph: Graph, node: Node) -> list[str]:
     dim = _argument(node, 1, "dim", 0) % len(out)
     if sum(shape[dim] for shape in parts) != out[dim]:
         return []
-    name = {0: "batch", 1: "channels"}.get(dim) or axis_names(max(1, len(out) - 2))[
-        min(dim - 2, 2)
-    ]
+    name = {0: "batch", 1: "channels"}.get(dim) or axis_names(max(1, len(out) - 2))[min(dim - 2, 2)]
     return [f"{name}  {' + '.join(str(shape[dim]) for shape in parts)} = {out[dim]}"]
 
 

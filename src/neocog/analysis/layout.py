@@ -8,7 +8,6 @@ flattened map is (rows, columns) in one axis, a pixel shuffle puts a plain facto
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import numpy as np
 from neocog.analysis.span import NOTHING, Ideal, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from neocog.analysis.span import Taps
 
@@ -94,7 +93,7 @@ class State:
         """Axes of the input in one axis of the tensor."""
         return list(dict.fromkeys(atom.axis for atom in self.dims[dim] if atom.axis >= 0))
 
-    # -- seeing more --------------------------------------------------------------------------------
+    # -- seeing more -------------------------------------------------------------------------------
 
     def also(self, axis: int, hull: tuple[int, int]) -> State:
         """Every element sees this, too."""
@@ -133,7 +132,7 @@ class State:
         return state
 
     def lost(self, axes: Iterable[int] | None = None) -> State:
-        """Positions along these axes (all) can be followed no longer: everything sees their hull."""
+        """Positions along these axes (all) can be followed no longer: all sees their hull."""
         gone = set(self.spans if axes is None else axes)
         if not gone:
             return self
@@ -142,7 +141,7 @@ class State:
         )
         return replace(replace(self, dims=dims)._settled(), guessed=True)
 
-    # -- moving axes --------------------------------------------------------------------------------
+    # -- moving axes -------------------------------------------------------------------------------
 
     def with_dims(self, dims: Sequence[Dim]) -> State:
         """The same, its axes arranged anew."""
@@ -177,13 +176,14 @@ class State:
     def _unfollowed(self, shape: Sequence[int]) -> State:
         return replace(self.lost(), dims=State.plain(shape))
 
-    # -- one axis -----------------------------------------------------------------------------------
+    # -- one axis ----------------------------------------------------------------------------------
 
     def single(self, dim: int) -> State:
         """The axis of the tensor runs along at most one axis of the input, position by position.
 
-        What else of that input axis lies in other axes of the tensor (the rows within a patch, among
-        the channels) is mixed first: an operation that reads along the one reads all of the other.
+        What else of that input axis lies in other axes of the tensor (the rows within a patch,
+        among the channels) is mixed first: an operation that reads along the one reads all of the
+        other.
         """
         axes = self.axes_in(dim)
         if not axes:
@@ -289,6 +289,7 @@ def _join(answer: State, state: State) -> State:
         or (axis in answer.spans and len(answer.spans[axis]) != len(state.spans[axis]))
     ]
     state = state.lost(strange)
+    guessed = _differ(answer, state) or _differ(state, answer)
     spans, misaligned = dict(answer.spans), answer.misaligned or state.misaligned
     for axis, span in state.spans.items():
         if axis in spans:
@@ -297,8 +298,30 @@ def _join(answer: State, state: State) -> State:
         else:
             spans[axis] = span
     joined = replace(
-        answer, spans=spans, misaligned=misaligned, guessed=answer.guessed or state.guessed
+        answer,
+        spans=spans,
+        misaligned=misaligned,
+        guessed=guessed or answer.guessed or state.guessed,
     )
     for axis, hull in state.seen.items():
         joined = joined.also(axis, hull)
     return joined
+
+
+def _differ(one: State, other: State) -> bool:
+    """Whether an element that sees nothing of one operand would be said to see too much.
+
+    What is seen is held axis by axis: where one operand has nothing in a row (it is padded there,
+    or the piece of a concatenation ends), its columns still count, unless the other sees them, too.
+    """
+    if not other.spans:
+        return False
+    for axis in (axis for axis, span in one.spans.items() if span.blind):
+        for beside, span in one.spans.items():
+            if beside != axis and not (
+                beside in other.spans
+                and len(span) == len(other.spans[beside])
+                and span.within(other.spans[beside])
+            ):
+                return True
+    return False

@@ -28,6 +28,10 @@ _BRANCHES = 8
 """Joins that are told one by one; of more, the first ones."""
 
 
+_INTERPOLATED = {"nearest": 1, "linear": 2, "bicubic": 4}
+"""Up-sampling → positions that one output reads along an axis."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One layer that changes the field or the jump: a row of the table."""
@@ -57,15 +61,18 @@ def grown(graph: Graph, fields: Fields, layers: Sequence[Layer], layer: Layer) -
 
     Axes that are alike share a table. Behind what mixes all positions there is none.
     """
+    if not fields.sizes:
+        return []
     found = fields.of(layer.output)
     names = {at: one.name for one in layers for at in one.nodes}
-    whole = _mixers(graph, fields, layer, names)
+    mixer = _mixer(graph, fields, layer, names)
     if found is None:
-        return _without_positions(graph, fields, layers, layer, whole)
+        return _without_positions(graph, fields, layers, layer, mixer)
     tables: dict[tuple[str, ...], list[str]] = {}
     for axis, name in enumerate(axis_names(len(found))):
         steps, joins = _walk(graph, fields, names, layer.output, axis)
-        table = (*_table(steps), *_joined(joins))
+        still = ("Nothing on the way widens it.",) if len(steps) == 1 else ()
+        table = (*_table(steps), *still, *_joined(joins))
         tables.setdefault(table, []).append(name)
     lines = [RECURSION]
     for table, axes in tables.items():
@@ -78,23 +85,26 @@ def grown(graph: Graph, fields: Fields, layers: Sequence[Layer], layer: Layer) -
         )
     if any(not one.exact for one in found):
         lines.append("At most: something on the way was not followed position by position.")
-    if whole:
-        lines.append(f"Besides, every unit sees the whole picture, by {whole}.")
+    if mixer:
+        gate = _gate(graph, fields, layer, names)
+        way = (
+            f"scales every position in {gate} (squeeze-excitation)" if gate else "reaches all units"
+        )
+        lines.append(f"Besides, {mixer}; what it finds {way}, so each sees all of it.")
     return lines
 
 
 def _without_positions(
-    graph: Graph, fields: Fields, layers: Sequence[Layer], layer: Layer, whole: str
+    graph: Graph, fields: Fields, layers: Sequence[Layer], layer: Layer, mixer: str
 ) -> list[str]:
-    by = f", by {whole}" if whole else ""
-    text = f"Its numbers have no place in the picture; each sees all of it{by}."
-    if not fields.sees_everything(layer.output):
-        text = "Its numbers have no place in the picture."
+    """Words for a layer whose numbers stand for no place of the picture."""
+    text = "Its numbers have no place in the picture"
+    lines = [f"{text}: {mixer}, so each sees all of it." if mixer else f"{text}."]
     last = [one for one in _ancestors(graph, layers, layer) if one.field is not None]
-    if not last:
-        return [text]
-    sizes = tuple(field.size for field in last[-1].field or ())
-    return [text, f"The last layer before it with positions is {last[-1].name}: {_by(sizes)}."]
+    if last:
+        sizes = tuple(field.size for field in last[-1].field or ())
+        lines.append(f"The last layer before it with positions is {last[-1].name}: {_by(sizes)}.")
+    return lines
 
 
 def _by(sizes: tuple[int, ...]) -> str:
@@ -102,51 +112,60 @@ def _by(sizes: tuple[int, ...]) -> str:
     return f"a field of {shape_text(sizes)}" if len(sizes) > 1 else f"a field of {sizes[0]}"
 
 
-def _behind(graph: Graph, value: int) -> list[int]:
-    """The operations that a value comes from, itself included, in the order of running."""
+def _behind(graph: Graph, value: int) -> dict[int, Node]:
+    """The values that a value comes from, itself included, and what made them, in their order."""
     producers = graph.producers()
-    found: set[int] = set()
+    found: dict[int, Node] = {}
     open_values = [value]
     while open_values:
-        at = producers.get(open_values.pop())
-        if at is not None and at not in found:
-            found.add(at)
-            open_values += graph.nodes[at].inputs
-    return sorted(found)
+        index = open_values.pop()
+        if index in producers and index not in found:
+            found[index] = graph.nodes[producers[index]]
+            open_values += found[index].inputs
+    return dict(sorted(found.items(), key=lambda item: item[1].index))
 
 
 def _ancestors(graph: Graph, layers: Sequence[Layer], layer: Layer) -> list[Layer]:
     """The layers that one reads from, however far, in the order of running."""
-    nodes = {at for index in layer.inputs for at in _behind(graph, index)}
+    nodes = {node.index for index in layer.inputs for node in _behind(graph, index).values()}
     return [one for one in layers if nodes & set(one.nodes)]
 
 
-# -- what sees everything -----------------------------------------------------------------------------
+# -- what sees everything -------------------------------------------------------------------------
 
 
-def _mixers(graph: Graph, fields: Fields, layer: Layer, names: Mapping[int, str]) -> str:
-    """Where positions were mixed over the whole picture first, and how; empty where they were not."""
+def _mixer(graph: Graph, fields: Fields, layer: Layer, names: Mapping[int, str]) -> str:
+    """What first mixed all positions, as half a sentence; empty where nothing did."""
     if not fields.sees_everything(layer.output):
         return ""
-    for at in _behind(graph, layer.output):
-        node = graph.nodes[at]
-        over_all = any(fields.sees_everything(index) for index in node.outputs)
-        if over_all and not any(fields.sees_everything(index) for index in node.inputs):
-            return f"{_how(node)} in {names.get(at, _place(graph, node))}"
+    for index, node in _behind(graph, layer.output).items():
+        before = any(fields.sees_everything(one) for one in node.inputs)
+        if fields.sees_everything(index) and not before:
+            return f"{names.get(node.index, _place(graph, node))} {_how(node)}"
     return ""
 
 
 def _how(node: Node) -> str:
     """How an operation mixes all positions."""
     if "scaled_dot_product" in node.op or "softmax" in node.op or node.op in ("bmm", "baddbmm"):
-        return "attention"
+        return "lets all positions attend to all others"
     if "pool" in node.op or node.op in ("mean", "sum", "amax", "amin", "max", "min"):
-        return "global pooling"
+        return "pools over the whole picture"
     if "norm" in node.op or node.op in ("var_mean", "var", "std"):
-        return "statistics over the picture"
+        return "takes statistics over the whole picture"
     if node.op in ("addmm", "mm", "linear"):
-        return "a linear layer over all positions"
-    return node.op
+        return "reads all positions at once"
+    return "mixes all positions"
+
+
+def _gate(graph: Graph, fields: Fields, layer: Layer, names: Mapping[int, str]) -> str:
+    """The first product of a map with numbers for the whole picture: squeeze and excitation."""
+    for node in _behind(graph, layer.output).values():
+        reached = [index for index in node.inputs if fields.reached(index)]
+        placed = [index for index in reached if fields.of(index) is not None]
+        if node.op.rstrip("_") == "mul" and placed and len(placed) < len(reached):
+            return names.get(node.index, _place(graph, node))
+    return ""
 
 
 def _place(graph: Graph, node: Node) -> str:
@@ -154,7 +173,7 @@ def _place(graph: Graph, node: Node) -> str:
     return f"{path}.{node.op}" if path else node.op
 
 
-# -- the recursion --------------------------------------------------------------------------------------
+# -- the recursion --------------------------------------------------------------------------------
 
 
 def _walk(
@@ -195,7 +214,7 @@ def _step(
     row = Step(name, "", "", "", str(after.jump), str(after.size))
     found = windows(graph, node)
     if found is None or len(found) < axes:
-        return replace(row, stride=_ratio(before, after))
+        return _resized(node, row, before, after)
     window = found[len(found) - axes + axis]
     reach, kernel = window.kernel - 1, f"({window.kernel} − 1)"
     stride, dilation = Fraction(window.stride), f"·{window.dilation}"
@@ -205,9 +224,7 @@ def _step(
         kernel = f"(⌈{window.kernel} / {window.stride}⌉ − 1)"
         stride = 1 / stride
         dilation = "" if window.dilation == 1 else dilation
-    row = replace(
-        row, kernel=str(window.kernel), stride=str(stride), dilation=str(window.dilation)
-    )
+    row = replace(row, kernel=str(window.kernel), stride=str(stride), dilation=str(window.dilation))
     if before.jump * stride != after.jump:
         return row
     if before.size + reach * window.dilation * before.jump == after.size:
@@ -216,9 +233,14 @@ def _step(
     return row
 
 
-def _ratio(before: Field, after: Field) -> str:
-    """The stride of an operation without windows: an up-sampling, a slice."""
-    return str(after.jump / before.jump) if before.jump else ""
+def _resized(node: Node, row: Step, before: Field, after: Field) -> Step:
+    """An operation without windows: an up-sampling, an adaptive pooling, a slice."""
+    row = replace(row, stride=str(after.jump / before.jump) if before.jump else "")
+    taps = next((count for kind, count in _INTERPOLATED.items() if kind in node.op), 0)
+    if taps and before.size + (taps - 1) * before.jump == after.size:
+        text = f"{before.size} + ({taps} − 1)·{_factor(before.jump)} = {after.size}"
+        row = replace(row, kernel=str(taps), field=text if taps > 1 else row.field)
+    return row
 
 
 def _factor(jump: Fraction) -> str:
@@ -258,45 +280,54 @@ def _meeting(join: Join) -> str:
     return f"{listed([str(size) for size in join.fields])} become {join.result} in {join.name}"
 
 
-# -- single units -----------------------------------------------------------------------------------------
+# -- single units ---------------------------------------------------------------------------------
 
 
 def seen(graph: Graph, fields: Fields, layer: Layer) -> list[str]:
     """First and last input position that the centre unit and the corner unit really see."""
     value = layer.output
+    if not fields.sizes:
+        return []
     found = fields.of(value)
     if found is None or fields.sees_everything(value):
         whole = fields.unit(value)
         every = "every unit" if found is not None else "every number"
         return [f"{every} sees {_ranges(whole)}"] if whole else []
-    limit = graph.values[value].elements
-    counts = [_positions(fields, value, axis, len(found), limit) for axis in range(len(found))]
+    counts = _positions(fields, value, len(found), graph.values[value].elements)
+    if counts is None:
+        return []
     centre = tuple(count // 2 for count in counts)
     corner = (0,) * len(counts)
     units = {"centre": centre, "corner": corner} if any(centre) else {"only": corner}
+    heads = {f"{name} unit ({', '.join(map(str, at))})": at for name, at in units.items()}
+    width = max(len(head) for head in heads)
     lines = []
-    for name, position in units.items():
-        place = ", ".join(str(one) for one in position)
-        head = f"{name} unit ({place})"
+    for head, position in heads.items():
         texts = _unit(fields, found, fields.unit(value, position), position)
-        lines += [f"{head}  {texts[0]}", *(" " * len(head) + f"  {one}" for one in texts[1:])]
+        lines += [f"{head:<{width}}  {texts[0]}", *(f"{'':<{width}}  {one}" for one in texts[1:])]
     return lines
 
 
-def _positions(fields: Fields, value: int, axis: int, axes: int, limit: int) -> int:
-    """How many positions a value has along an axis of the picture.
+def _positions(fields: Fields, value: int, axes: int, limit: int) -> tuple[int, ...] | None:
+    """How many positions a value has along each axis of the picture; None where that is hidden.
 
-    Its shape does not tell: the axes may lie in any of its own, or several in one.
+    Its shape does not tell: the axes may lie in any of its own, or several in one. So it is asked
+    for ever later units until there are none.
     """
+    counts: list[int] = []
+    for axis in range(axes):
+        # A unit that sees nothing along an earlier axis answers without a look at this one.
+        before, behind = [count // 2 for count in counts], [0] * (axes - axis - 1)
 
-    def is_past(count: int) -> bool:
-        try:
-            fields.unit(value, [count if one == axis else 0 for one in range(axes)])
-        except IndexError:
-            return True
-        return False
+        def is_past(count: int, before: list[int] = before, behind: list[int] = behind) -> bool:
+            try:
+                fields.unit(value, [*before, count, *behind])
+            except IndexError:
+                return True
+            return False
 
-    return bisect_left(range(limit), True, key=is_past)
+        counts.append(bisect_left(range(limit + 1), True, key=is_past))
+    return tuple(counts) if max(counts) <= limit else None
 
 
 def _unit(
@@ -310,41 +341,40 @@ def _unit(
         return ["sees nothing of the picture: it lies in the padding"]
     own = tuple(high - low + 1 for low, high in hull)
     full = tuple(field.size for field in found)
-    share = f": {shape_text(own)} of {shape_text(full)}" if own != full else ""
-    lines = [f"sees {_ranges(hull)}{share}"]
     outside = [
         text
         for axis, name in enumerate(_units(len(hull)))
         for text in _outside(found[axis], hull[axis], position[axis], fields.sizes[axis], name)
     ]
-    if outside:
-        lines.append(f"outside the picture: {', '.join(outside)}")
-    return lines
+    # Behind up-sampling units differ, and the field is the widest of them.
+    most = "" if outside else "at most "
+    share = f": {shape_text(own)} of {most}{shape_text(full)}" if own != full else ""
+    lines = [f"sees {_ranges(hull)}{share}"]
+    return [*lines, f"outside the picture: {', '.join(outside)}"] if outside else lines
 
 
-def _outside(
-    field: Field, hull: tuple[int, int], position: int, size: int, name: str
-) -> list[str]:
+def _outside(field: Field, hull: tuple[int, int], position: int, size: int, name: str) -> list[str]:
     """The parts of a unit's field before the first and behind the last position of the picture."""
     first = field.offset + field.jump * position - Fraction(field.size - 1, 2)
     last = first + field.size - 1
     if first.denominator != 1 or (max(first, 0), min(last, size - 1)) != hull:
         return []
-    before = [f"{name} {_signed(first)} … −1"] if first < 0 else []
-    return [*before, *([f"{name} {size} … {last}"] if last >= size else [])]
-
-
-def _signed(number: Fraction) -> str:
-    return str(number).replace("-", "−")
+    before = [_range(name, int(first), min(int(last), -1))] if first < 0 else []
+    return [*before, *([_range(name, max(int(first), size), int(last))] if last >= size else [])]
 
 
 def _units(axes: int) -> Iterable[str]:
-    return ("positions",) if axes == 1 else ("planes", "rows", "columns")[-axes:]
+    if axes > 3:
+        return axis_names(axes)
+    return ("position",) if axes == 1 else ("plane", "row", "column")[-axes:]
 
 
 def _ranges(hull: Sequence[tuple[int, int]]) -> str:
     """`rows 0 … 105, columns 0 … 105`."""
     names = _units(len(hull))
-    return ", ".join(
-        f"{name} {low} … {high}" for name, (low, high) in zip(names, hull, strict=True)
-    )
+    return ", ".join(_range(name, *ends) for name, ends in zip(names, hull, strict=True))
+
+
+def _range(name: str, low: int, high: int) -> str:
+    ends = f"{name} {low}" if low == high else f"{name}s {low} … {high}"
+    return ends.replace("-", "−")

@@ -19,6 +19,7 @@ from neocog.errors import NeocogError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
 
     from torch import Tensor
 
@@ -32,6 +33,13 @@ _ASKS_FOR_VALUES = frozenset(
     | {"unique_dim", "unique_consecutive", "nonzero_static", "allclose", "bincount"}
 )
 """Operations whose answer, or whose answer's shape, depends on numbers that a trace has not."""
+
+
+_POINTWISE = frozenset(
+    {"hardswish", "log_sigmoid_forward", "prelu", "_prelu_kernel", "masked_fill", "bernoulli"}
+    | {"where", "gelu", "mish", "threshold", "abs", "native_dropout", "special_i0"}
+)
+"""Operations, or their in-place forms, that PyTorch forgot to mark as pointwise."""
 
 
 class TraceError(NeocogError):
@@ -53,16 +61,16 @@ def line() -> str:
     """`file.py:37`: the innermost running line outside PyTorch and this room, empty where the
     network is all PyTorch's."""
     # Frames are walked, not `inspect.stack`: that reads source files, for every operation.
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith(_HERE):
             return ""
         if not name.startswith((_TORCH, "<")):
             return f"{Path(name).name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 
@@ -84,8 +92,9 @@ class Recorder(TorchDispatchMode):
         self._alive: list[Any] = []
         self._value_of: dict[int, int] = {}
         self._storage_of: dict[int, int] = {}
-        # Storage → the last value that was written into it, and the count of writes then.
-        self._written: dict[int, tuple[int, int]] = {}
+        # Storage → the values that were written into it, in order.
+        self._written: dict[int, list[int]] = {}
+        # Tensor → how many of these it has taken in.
         self._read_at: dict[int, int] = {}
         self._twins: dict[int, Tensor] = {}
         self._infected: set[int] = set()
@@ -95,22 +104,21 @@ class Recorder(TorchDispatchMode):
 
     def add(self, tensor: Tensor, kind: Any, name: str = "") -> int:
         """Write a tensor down as a value and return its index."""
-        key = tensor.untyped_storage()._cdata
-        storage = self._storage_of.setdefault(key, len(self._storage_of))
+        storage = self._key(tensor)
         value = Value(
             index=len(self.values),
             shape=tuple(tensor.shape),
             dtype=str(tensor.dtype).removeprefix("torch."),
             itemsize=tensor.element_size(),
             strides=tuple(tensor.stride()) if tensor.layout == torch.strided else (),
-            offset=tensor.storage_offset() if tensor.layout == torch.strided else 0,
+            offset=int(tensor.storage_offset()) if tensor.layout == torch.strided else 0,
             storage=storage,
             kind=kind,
             name=name,
         )
         self.values.append(value)
         self._value_of[id(tensor)] = value.index
-        self._read_at[id(tensor)] = self._written.get(storage, (0, 0))[1]
+        self._read_at[id(tensor)] = len(self._written.get(storage, ()))
         self._alive.append(tensor)
         return value.index
 
@@ -118,11 +126,11 @@ class Recorder(TorchDispatchMode):
         """The value that a tensor is now; one that nobody has seen is a constant."""
         index = self._value_of.get(id(tensor))
         if index is None:
-            return self.add(tensor, "constant")
-        storage = self.values[index].storage
-        last, count = self._written.get(storage, (0, 0))
-        if self._read_at[id(tensor)] != count:
-            return self._rewritten(tensor, index, last)
+            index = self.add(tensor, "constant")
+            self._read_at[id(tensor)] = 0
+        writes = self._written.get(self.values[index].storage, [])
+        for written in writes[self._read_at[id(tensor)] :]:
+            index = self._rewritten(tensor, index, written)
         return index
 
     def _rewritten(self, tensor: Tensor, old: int, written: int) -> int:
@@ -169,7 +177,7 @@ class Recorder(TorchDispatchMode):
         return stand_in
 
     def _is_ours(self, tensor: Tensor) -> bool:
-        """Whether it is the network's, or real, but something of the network's was written to it."""
+        """Whether it is the network's, or real with something of the network's written to it."""
         return tensor.device.type == "meta" or tensor.untyped_storage()._cdata in self._infected
 
     # -- dispatch ---------------------------------------------------------------------------------
@@ -190,7 +198,7 @@ class Recorder(TorchDispatchMode):
             if tensors or made_on is None or torch.device(made_on).type != "meta":
                 return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        if about_meta and name in _ASKS_FOR_VALUES:
+        if about_meta and (name in _ASKS_FOR_VALUES or _picks(name, tensors)):
             raise self._needs_values(name)
         if about_meta:
             for target in self._targets(func, args, kwargs):
@@ -212,28 +220,24 @@ class Recorder(TorchDispatchMode):
         noted_kwargs = {key: _replaced(value, as_ref) for key, value in kwargs.items()}
         inputs = (*refs(noted), *refs(tuple(noted_kwargs.values())))
         written = self._targets(func, args, kwargs)
+        changed = {self._key(one) for one in written}
         sources = [one.untyped_storage()._cdata for one in _tensors(args)]
         try:
             answer = func(*args, **kwargs)
         except NotImplementedError as error:
             raise self._not_understood(name) from error
         made = list(_tensors((answer,)))
-        for tensor in written:
-            self._mark_written(tensor)
         view = (
             not written
             and bool(made)
             and all(one.untyped_storage()._cdata in sources for one in made)
         )
-        outputs = []
-        for one in made:
-            index = self.add(one, "result")
-            outputs.append(index)
-            storage = self.values[index].storage
-            if any(one is tensor for tensor in written):
-                self._written[storage] = (index, self._written[storage][1])
+        outputs = [self.add(one, "result") for one in made]
         if written and not outputs:
-            outputs = [self._rewrite(tensor) for tensor in written]
+            made, outputs = written, [self.add(one, "result") for one in written]
+        for one, index in zip(made, outputs, strict=True):
+            if any(one is tensor for tensor in written):
+                self._note_write(one, index)
         call, _ = self._running()
         self.nodes.append(
             Node(
@@ -247,12 +251,8 @@ class Recorder(TorchDispatchMode):
                 call=call,
                 source=line() if self._sources else "",
                 view=view,
-                pointwise=torch.Tag.pointwise in func.tags,
-                writes=tuple(
-                    index
-                    for index in inputs
-                    if any(self.values[index].storage == self._key(one) for one in written)
-                ),
+                pointwise=torch.Tag.pointwise in func.tags or name.rstrip("_") in _POINTWISE,
+                writes=tuple(index for index in inputs if self.values[index].storage in changed),
             )
         )
         return answer
@@ -261,7 +261,12 @@ class Recorder(TorchDispatchMode):
         return Ref(self.of(tensor))
 
     def _key(self, tensor: Tensor) -> int:
-        return self._storage_of[tensor.untyped_storage()._cdata]
+        """Number of the tensor's storage, which is kept alive: `set_` would free it."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storage_of:
+            self._storage_of[storage._cdata] = len(self._storage_of)
+            self._alive.append(storage)
+        return self._storage_of[storage._cdata]
 
     def _targets(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors that an operation changes in place."""
@@ -276,17 +281,11 @@ class Recorder(TorchDispatchMode):
             found += list(_tensors((given,)))
         return found
 
-    def _mark_written(self, tensor: Tensor) -> None:
-        storage = self._key(tensor)
-        last, count = self._written.get(storage, (0, 0))
-        self._written[storage] = (last, count + 1)
-
-    def _rewrite(self, tensor: Tensor) -> int:
-        """The value that a tensor is after it was written into by an operation without answer."""
-        index = self.add(tensor, "result")
-        storage = self.values[index].storage
-        self._written[storage] = (index, self._written[storage][1])
-        return index
+    def _note_write(self, tensor: Tensor, value: int) -> None:
+        """The tensor is `value` now; others that look at its storage learn of it when read."""
+        writes = self._written.setdefault(self.values[value].storage, [])
+        writes.append(value)
+        self._read_at[id(tensor)] = len(writes)
 
     # -- errors -----------------------------------------------------------------------------------
 
@@ -314,6 +313,11 @@ class Recorder(TorchDispatchMode):
             source=source,
             op=op,
         )
+
+
+def _picks(op: str, tensors: Sequence[Tensor]) -> bool:
+    """Whether elements are picked by a mask: how many, only their values tell."""
+    return op == "index" and any(one.dtype in (torch.bool, torch.uint8) for one in tensors[1:])
 
 
 def _tensors(argument: Any) -> list[Any]:

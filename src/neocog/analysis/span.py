@@ -32,7 +32,7 @@ NOTHING = (1 << 40, -(1 << 40))
 
 @dataclass(frozen=True, slots=True)
 class Ideal:
-    """Intervals on an endless axis: position q · period + p sees advance · q + [low[p], high[p]]."""
+    """Intervals on an endless axis: q · period + p sees advance · q + [low[p], high[p]]."""
 
     period: int
     advance: int
@@ -103,6 +103,16 @@ class Span:
     def hull(self) -> tuple[int, int]:
         """What all positions together see."""
         return int(self.low.min()), int(self.high.max())
+
+    @property
+    def blind(self) -> bool:
+        """Whether some position sees nothing."""
+        return bool((self.low > self.high).any())
+
+    def within(self, other: Span) -> bool:
+        """Whether every position sees at most what it sees in another span."""
+        fits = (self.low >= other.low) & (self.high <= other.high)
+        return bool((fits | (self.low > self.high)).all())
 
     def through(self, taps: Taps) -> Span:
         """What an operation's output sees that reads this axis."""

@@ -11,7 +11,7 @@ import bisect
 import weakref
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neocog.analysis import work
 from neocog.analysis.autocast import Autocast
-from neocog.analysis.trace import Running, empty_copy, explained, stand_ins, tensors_in
+from neocog.analysis.trace import Running, TraceError, empty_copy, explained, stand_ins, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from neocog.analysis.trace import Given
 
-__all__ = ["Phase", "Shape", "Step", "Work", "measure_step", "usual_loss"]
+__all__ = [
+    "Phase",
+    "Shape",
+    "Step",
+    "Use",
+    "Work",
+    "measure_step",
+    "measure_use",
+    "usual_loss",
+    "usual_optimizer",
+    "workspace",
+]
 
 Phase = Literal["forward", "backward", "optimizer"]
 
@@ -90,6 +101,10 @@ class Step:
     """How often each distinct operation runs in each phase."""
     macs: Mapping[str, tuple[int, int]]
     """Module path → multiply-accumulates forward and backward."""
+    trained: tuple[str, ...]
+    """Names of the parameters that have a gradient."""
+    heaviest: Mapping[str, Work]
+    """Module path → the operation of its forward that computes or moves most."""
     activations: Mapping[str, int]
     """Module path → bytes that its forward made and the backward pass needs."""
     weights: int
@@ -106,8 +121,6 @@ class Step:
     """Most bytes at any moment of a step that is not the first, all of the above included."""
     peak_phase: Phase
     """When."""
-    forward_peak: int
-    """Most bytes at any moment of a forward pass in use: no gradients, no state."""
 
     @property
     def total_macs(self) -> int:
@@ -115,11 +128,31 @@ class Step:
         return sum(one.macs * count for (_, one), count in self.work.items())
 
 
-Loss = "Callable[[Any], Tensor]"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What one answer takes, for one batch."""
+
+    batch: int
+    """Samples of the batch."""
+    work: Mapping[tuple[Phase, Work], int]
+    """How often each distinct operation runs; the phase is always `forward`."""
+    peak: int
+    """Most bytes at any moment, weights and batch included."""
+
+
+class Steps(Protocol):
+    """An optimiser, or several that step together."""
+
+    def step(self) -> Any:
+        """Change the parameters by their gradients."""
 
 
 def usual_loss(answer: Any) -> Tensor:
-    """Cross-entropy for B×K and B×K×…; the mean square for everything else, all outputs added."""
+    """Cross-entropy for B×K and B×K×…; the mean square for everything else, all outputs added.
+
+    Raises:
+        TraceError: nothing in the answer depends on anything that can be learnt.
+    """
     total: Tensor | None = None
     for one in tensors_in(answer):
         if not one.is_floating_point() or not one.requires_grad:
@@ -132,8 +165,12 @@ def usual_loss(answer: Any) -> Tensor:
             loss = one.square().mean()
         total = loss if total is None else total + loss
     if total is None:
-        raise ValueError("nothing in the answer depends on anything that can be learnt")
+        raise TraceError("nothing in the answer depends on anything that can be learnt")
     return total
+
+
+def _usual(module: nn.Module) -> Steps:
+    return usual_optimizer(one for one in module.parameters() if one.requires_grad)
 
 
 def usual_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -145,90 +182,109 @@ def measure_step(
     module: nn.Module,
     *inputs: Given,
     loss: Callable[[Any], Tensor] = usual_loss,
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = usual_optimizer,
+    optimizer: Callable[[nn.Module], Steps] | None = None,
     precision: str = "fp32",
     channels_last: bool = False,
+    device: str = "cpu",
 ) -> Step:
     """Work and memory of a training step.
+
+    A network with auxiliary heads (`forward_auxiliary`) trains all of them.
 
     Args:
         module: any network; it comes back untouched.
         inputs: what its forward takes, as shapes or tensors, the batch first.
         loss: what its forward returns → a scalar.
-        optimizer: makes the optimiser of the parameters that it is given.
+        optimizer: makes the optimiser of a network; None: `usual_optimizer`.
         precision: `fp32`, `bf16` or `fp16`, as autocast does it.
         channels_last: lay out pictures and kernels so.
+        device: where it would run: on a processor, convolutions need room to lay out their tensors.
 
     Raises:
-        TraceError: as `trace` does.
+        TraceError: as `trace` does; or nothing in its answer depends on anything that can be
+            learnt.
     """
-    twin = empty_copy(module).train()
-    given = stand_ins(inputs)
-    if channels_last:
-        twin = _to_channels_last(twin)
-        given = [_last(one) for one in given]
+    twin, given = _ready(module, inputs, channels_last)
     running = Running(twin)
-    meter = _Meter(running.now)
-    weights = [*twin.parameters(), *twin.buffers()]
+    meter = _Meter(running.now, device)
+    weights = {id(one): one for one in (*twin.parameters(), *twin.buffers())}.values()
     for tensor in (*weights, *given):
         meter.hold(tensor)
     started = meter.total
     learnt = [one for one in twin.parameters() if one.requires_grad]
-    rule = optimizer(learnt) if learnt else None
+    rule = (optimizer or _usual)(twin) if learnt else None
+    forward = getattr(twin, "forward_auxiliary", twin)
     with running, meter, explained(running):
         with Autocast(DTYPES[precision]):
-            answer = twin(*given)
+            answer = forward(*given)
         value = loss(answer)
         del answer
         meter.forward_over()
-        if value.requires_grad:
-            meter.phase = "backward"
-            value.backward()  # type: ignore[no-untyped-call]
+        meter.phase = "backward"
+        value.backward()  # type: ignore[no-untyped-call]
         meter.phase = "optimizer"
         del value
         before = meter.total
         if rule is not None:
             rule.step()
     state = meter.total - before
-    gradients = sum(_bytes(one.grad) for one in learnt if one.grad is not None)
-    peaks = {phase: peak for phase, peak in meter.peaks.items()}
     # The first step makes the state; from the second on it lies there all the time.
-    for phase in ("forward", "backward"):
-        peaks[phase] += state
-    phase = max(peaks, key=lambda one: peaks[one])
+    peaks = {
+        phase: peak + (0 if phase == "optimizer" else state) for phase, peak in meter.peaks.items()
+    }
+    highest: Phase = max(peaks, key=lambda one: peaks[one])
     return Step(
         batch=int(given[0].shape[0]) if given and given[0].dim() else 1,
         work=dict(meter.work),
         macs=meter.macs_by_path(),
+        trained=tuple(name for name, one in twin.named_parameters() if one.grad is not None),
+        heaviest=meter.heaviest,
         activations=dict(meter.kept_by_path),
-        weights=sum(_bytes(one) for one in {id(one): one for one in weights}.values()),
+        weights=sum(_bytes(one) for one in weights),
         inputs=sum(_bytes(one) for one in given),
-        gradients=gradients,
+        gradients=sum(_bytes(one.grad) for one in learnt if one.grad is not None),
         state=state,
         kept=meter.kept - started,
-        peak=peaks[phase],
-        peak_phase=phase,
-        forward_peak=_peak_in_use(twin, given, precision, running),
+        peak=peaks[highest],
+        peak_phase=highest,
     )
 
 
-def _peak_in_use(
-    twin: nn.Module, given: Sequence[Tensor], precision: str, running: Running
-) -> int:
-    """Most bytes of a forward pass without gradients."""
-    twin.eval().zero_grad(set_to_none=True)
-    meter = _Meter(running.now)
+def measure_use(
+    module: nn.Module,
+    *inputs: Given,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    device: str = "cpu",
+) -> Use:
+    """Work and memory of an answer: a forward pass in evaluation mode, without gradients.
+
+    Args and errors are those of `measure_step`.
+    """
+    twin, given = _ready(module, inputs, channels_last)
+    running = Running(twin.eval())
+    meter = _Meter(running.now, device)
     for tensor in (*twin.parameters(), *twin.buffers(), *given):
         meter.hold(tensor)
-    with meter, torch.no_grad(), explained(running), Autocast(DTYPES[precision]):
+    with running, meter, torch.no_grad(), explained(running), Autocast(DTYPES[precision]):
         twin(*given)
-    return meter.peaks["forward"]
+    return Use(
+        batch=int(given[0].shape[0]) if given and given[0].dim() else 1,
+        work=dict(meter.work),
+        peak=meter.peaks["forward"],
+    )
 
 
-def _to_channels_last(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
+def _ready(
+    module: nn.Module, inputs: Sequence[Given], channels_last: bool
+) -> tuple[nn.Module, list[Tensor]]:
+    """A copy in training mode and its inputs, laid out."""
+    twin, given = empty_copy(module).train(), stand_ins(inputs)
+    if not channels_last:
+        return twin, given
+    for parameter in twin.parameters():
         parameter.data = _last(parameter.data)
-    return module
+    return twin, [_last(one) for one in given]
 
 
 def _last(tensor: Tensor) -> Tensor:
@@ -246,14 +302,16 @@ def _bytes(tensor: Tensor) -> int:
 class _Meter(TorchDispatchMode):
     """Counts operations and the storages that live."""
 
-    def __init__(self, running: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, running: Callable[[], tuple[int, str]], device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._on_processor = device == "cpu"
         self.total = 0
         self.phase: Phase = "forward"
         self.peaks: dict[Phase, int] = dict.fromkeys(("forward", "backward", "optimizer"), 0)
         self.work: Counter[tuple[Phase, Work]] = Counter()
         self.kept = 0
         self.kept_by_path: Counter[str] = Counter()
+        self.heaviest: dict[str, Work] = {}
         self._running = running
         self._live: dict[int, tuple[int, str]] = {}
         self._watches: dict[int, Any] = {}
@@ -302,8 +360,10 @@ class _Meter(TorchDispatchMode):
         noted = tuple(_noted(one) for one in args)
         sources = {one.untyped_storage()._cdata for one in tensors_in(args)}
         answer = func(*args, **kwargs)
-        made = list(tensors_in(answer))
         schema = func._schema
+        if self._on_processor and schema.name == "aten::convolution":
+            answer = _as_laid_out(answer, args[:2])
+        made = list(tensors_in(answer))
         view = (
             bool(made)
             and not schema.is_mutable
@@ -322,16 +382,27 @@ class _Meter(TorchDispatchMode):
             view,
         )
         self.work[self.phase, item] += 1
+        if self._on_processor:
+            busy = self.total + workspace(item)
+            self.peaks[self.phase] = max(self.peaks[self.phase], busy)
         macs = item.macs
+        if self.phase == "forward":
+            self._weigh(path, item, macs)
         if macs:
             self._macs[path][self.phase != "forward"] += macs
         return answer
+
+    def _weigh(self, path: str, item: Work, macs: int) -> None:
+        """Keep a module's heaviest operation."""
+        known = self.heaviest.get(path)
+        if known is None or (known.macs, known.bytes) < (macs, item.bytes):
+            self.heaviest[path] = item
 
     def _where(self) -> str:
         """The module that an operation belongs to, also that of a gradient."""
         if self.phase == "forward":
             _, path = self._running()
-            self._numbers.append(torch._C._autograd._get_sequence_nr())  # type: ignore[attr-defined]
+            self._numbers.append(torch._C._autograd._get_sequence_nr())
             self._paths.append(path)
             return path
         if self.phase == "backward":
@@ -343,6 +414,50 @@ class _Meter(TorchDispatchMode):
                 if found < len(self._paths):
                     return self._paths[found]
         return ""
+
+
+def _as_laid_out(answer: Tensor, given: Sequence[Tensor]) -> Tensor:
+    """What a convolution made, channels last if pictures or kernels are: so it does on a processor,
+    but not on the meta device."""
+    last = torch.channels_last if answer.dim() == 4 else torch.channels_last_3d
+    if answer.dim() not in (4, 5) or not any(
+        one.is_contiguous(memory_format=last) and not one.is_contiguous() for one in given
+    ):
+        return answer
+    return answer.contiguous(memory_format=last)
+
+
+def workspace(item: Work) -> int:
+    """Bytes that a convolution holds on a processor beside its inputs and outputs.
+
+    oneDNN computes on blocks of 16 channels. Pictures that lie channels first are laid out anew on
+    the way in and on the way out; those that lie channels last are taken as they are, and only the
+    kernels are laid out anew (twice in the backward pass: as read, and as accumulated in float32).
+    The rules were read off PyTorch's record of allocations, for 28 convolutions.
+    """
+    if item.op == "convolution":
+        source: Shape = item.args[0]
+        weight: Shape = item.args[1]
+        if _is_last(source):
+            return weight.bytes
+        return weight.bytes + max(_blocked(source), item.outputs[0].bytes)
+    if item.op == "convolution_backward":
+        grad: Shape = item.args[0]
+        source, weight = item.args[1], item.args[2]
+        if _is_last(source):
+            return 2 * weight.bytes
+        strided = any(one > 1 for one in item.args[4])
+        return weight.bytes + max(_blocked(source) + grad.bytes, 2 * source.bytes * strided)
+    return 0
+
+
+def _is_last(one: Shape) -> bool:
+    return len(one.strides) > 2 and one.strides[1] == 1 and one.shape[1] > 1
+
+
+def _blocked(source: Shape) -> int:
+    """Pictures of up to three channels have a kernel of their own and stay as they are."""
+    return source.bytes if source.shape[1] > 3 else 0
 
 
 def _shape(tensor: Tensor) -> Shape:

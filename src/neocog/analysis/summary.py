@@ -111,11 +111,12 @@ def layers(graph: Graph, fields: Fields) -> tuple[Layer, ...]:
     """The lines of the table, in the order of running."""
     groups = _groups(graph)
     found: list[Layer] = []
-    made_by: dict[int, str] = {index: "" for index in graph.inputs}
+    made_by: dict[int, str] = dict.fromkeys(graph.inputs, "")
     counted: set[str] = set()
     taken: dict[str, int] = defaultdict(int)
+    live = _live(graph)
     for call, nodes in groups:
-        layer = _layer(graph, fields, call, nodes, counted, made_by, taken)
+        layer = _layer(graph, fields, call, nodes, live, counted, made_by, taken)
         if layer is None:
             _pass_on(nodes, made_by)
             continue
@@ -139,16 +140,35 @@ def _groups(graph: Graph) -> list[tuple[Call | None, list[Node]]]:
     """Operations by the layer that they belong to: a leaf call, or None for one by itself."""
     groups: list[tuple[Call | None, list[Node]]] = []
     open_calls: dict[int, list[Node]] = {}
+    live = _live(graph)
+    # What is computed from weights alone belongs to the first layer that reads it.
+    waiting: dict[int, list[Node]] = {}
     for node in graph.nodes:
         call = _outermost_leaf(graph, node.call)
+        before: dict[int, Node] = {}
+        for index in node.inputs:
+            before.update((one.index, one) for one in waiting.pop(index, ()))
+        nodes = [*before.values(), node]
+        if call is None and live.isdisjoint(node.outputs):
+            waiting.update((index, nodes) for index in node.outputs)
+            continue
         if call is None:
-            groups.append((None, [node]))
+            groups.append((None, nodes))
             continue
         if call.index not in open_calls:
             open_calls[call.index] = []
             groups.append((call, open_calls[call.index]))
-        open_calls[call.index].append(node)
+        open_calls[call.index] += nodes
     return groups
+
+
+def _live(graph: Graph) -> set[int]:
+    """Values that depend on any of the inputs."""
+    found = set(graph.inputs)
+    for node in graph.nodes:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
 def _outermost_leaf(graph: Graph, index: int) -> Call | None:
@@ -167,13 +187,14 @@ def _layer(
     fields: Fields,
     call: Call | None,
     nodes: Sequence[Node],
+    live: set[int],
     counted: set[str],
     made_by: Mapping[int, str],
     taken: dict[str, int],
 ) -> Layer | None:
     """A line, or None where there is nothing to tell."""
     working = [node for node in nodes if not node.view and node.inputs]
-    reached = [node for node in nodes if any(fields.reached(index) for index in node.outputs)]
+    reached = [node for node in nodes if not live.isdisjoint(node.outputs)]
     if not reached:
         return None
     if not working and (call is None or not _reshapes(graph, call)):

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neocog.analysis.span import Taps
+
+if TYPE_CHECKING:
+    from neocog.analysis.span import Positions
 
 __all__ = ["adaptive", "mirrored", "scaled", "shifted", "transposed", "windowed"]
 
@@ -62,10 +66,10 @@ def adaptive(size: int, out: int) -> Taps:
 
 @lru_cache(maxsize=256)
 def scaled(size: int, out: int, mode: str, align_corners: bool) -> Taps:
-    """Interpolation: nearest, linear or cubic, by the rule of the pixels' centres or corners."""
+    """Interpolation: nearest, nearest-exact, linear or cubic, by the pixels' centres or corners."""
     index = np.arange(out)
-    if mode == "nearest":
-        near = index * size // out
+    if mode.startswith("nearest"):
+        near = _nearest(index, size, out, mode)
         positions = near[:, None]
     else:
         if align_corners:
@@ -89,11 +93,18 @@ def scaled(size: int, out: int, mode: str, align_corners: bool) -> Taps:
     period, moves = out // common, size // common
     if align_corners or period > 64:
         return Taps(positions, 1, 1, ())
-    if mode == "nearest":
-        ideal = tuple((i * size // out,) for i in range(period))
+    if mode.startswith("nearest"):
+        ideal = tuple[tuple[int, ...], ...]((int(one),) for one in near[:period])
     else:
         ideal = tuple(_around(i, size, out, mode) for i in range(period))
     return Taps(positions, period, moves, ideal)
+
+
+def _nearest(index: Positions, size: int, out: int, mode: str) -> Positions:
+    """⌊i · size/out⌋, or, of `nearest-exact`, the position that holds the centre of i."""
+    if mode == "nearest":
+        return index * size // out
+    return (2 * index + 1) * size // (2 * out)
 
 
 def _around(index: int, size: int, out: int, mode: str) -> tuple[int, ...]:

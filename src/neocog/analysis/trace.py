@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from neocog.analysis.graph import Call, Graph
 from neocog.analysis.recorder import Recorder, TraceError
@@ -22,7 +24,16 @@ from neocog.analysis.recorder import Recorder, TraceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Given", "Running", "TraceError", "empty_copy", "explained", "stand_ins", "tensors_in", "trace"]
+__all__ = [
+    "Given",
+    "Running",
+    "TraceError",
+    "empty_copy",
+    "explained",
+    "stand_ins",
+    "tensors_in",
+    "trace",
+]
 
 Given = Tensor | tuple[int, ...]
 """An input: its shape with the batch, B×C×H×W, in float32; or a tensor, for its shape and dtype."""
@@ -81,7 +92,13 @@ def empty_copy(module: nn.Module) -> nn.Module:
         TraceError: it holds something that cannot be copied.
     """
     memo: dict[int, Any] = {}
-    for part in module.modules():
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TraceError(
+                f"{path or 'the network'} is a program of torch.jit: its layers cannot be watched",
+                "plan the module that it was made from",
+                path=path,
+            )
         for value in [*vars(part).values(), *part._parameters.values(), *part._buffers.values()]:
             for tensor in tensors_in(value):
                 if id(tensor) not in memo and _is_learnt(tensor):
@@ -101,7 +118,7 @@ def _is_learnt(tensor: Tensor) -> bool:
 
 def _stand_in(tensor: Tensor) -> Tensor:
     """The same tensor without memory."""
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(tensor):
         raise TraceError(
             "a lazy module has no weights yet", "run the network once on real data, then plan it"
         )
@@ -146,7 +163,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module)
 
 def _is_leaf(module: nn.Module) -> bool:
     """Whether people see it as one layer: without children, or torch.nn's own (attention, LSTM)."""
-    if not any(True for _ in module.children()):
+    if all(name == "parametrizations" for name, _ in module.named_children()):
         return True
     ours = type(module).__module__
     return (
@@ -216,7 +233,7 @@ class Running:
             Call(
                 index=len(self.calls),
                 path=self._paths[id(module)],
-                type=type(module).__name__,
+                type=type_before_parametrizations(module).__name__,
                 parent=parent,
                 repeat=repeat,
                 # What a layer calls is a part of it.
@@ -236,7 +253,7 @@ def _words(module: nn.Module) -> str:
     """What a module says about itself, if that is possible and short."""
     try:
         return module.extra_repr()[:200]
-    except Exception:  # foreign code, for decoration only
+    except Exception:  # noqa: BLE001 — foreign code, for decoration only
         return ""
 
 

@@ -6,6 +6,7 @@ give what was recorded is left out.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,9 @@ def _hint(graph: Graph, layers: Sequence[Layer], name: str) -> str:
     names = [one.name for one in layers]
     inside = [one for one in names if one.startswith(f"{name}.")]
     if inside:
-        hint = f"{name} is made of {formulas.listed(inside)}"
+        hint = f"{name!r} is made of {formulas.listed(inside)}"
     elif any(call.path == name and call.leaf for call in graph.calls):
-        hint = f"{name} only hands on what it is given: there is nothing to work out"
+        hint = f"{name!r} only hands on what it is given: there is nothing to work out"
     else:
         hint = near(name, names)
     return textwrap.shorten(printable(hint), 300, placeholder=" …")
@@ -83,7 +84,7 @@ def _indented(lines: Sequence[str]) -> list[str]:
                 line,
                 WIDTH,
                 initial_indent="  ",
-                subsequent_indent="    ",
+                subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
                 break_on_hyphens=False,
             )
     return found
@@ -98,8 +99,9 @@ def _head(graph: Graph, layer: Layer) -> list[str]:
     sources = [name or "the input" for name in layer.before]
     place += [f"reads {formulas.listed(sources)}"] if sources else []
     value = graph.values[layer.output]
-    before = " and ".join(formulas.shape_text(graph.values[one].shape) for one in layer.inputs)
-    shape = f"{before} → {formulas.shape_text(layer.shape)}, {value.dtype}".removeprefix(" → ")
+    given = [formulas.shape_text(graph.values[one].shape) for one in layer.inputs]
+    before = f"{formulas.listed(given)} → " if given else ""
+    shape = f"{before}{formulas.shape_text(layer.shape)}, {value.dtype}"
     return [
         *textwrap.wrap(printable(title), WIDTH, subsequent_indent="    "),
         *_indented([", ".join(place), shape] if place else [shape]),
@@ -121,12 +123,8 @@ def _size(graph: Graph, layer: Layer) -> list[str]:
 def _reshaped(graph: Graph, layer: Layer) -> list[str]:
     """The same numbers in another shape: `512·7·7 = 25088`."""
     before, after = graph.values[layer.inputs[0]].shape, layer.shape
-    while before and after and before[0] == after[0]:
-        before, after = before[1:], after[1:]
-    while before and after and before[-1] == after[-1]:
-        before, after = before[:-1], after[:-1]
-    sides = ["·".join(str(one) for one in shape) or "1" for shape in (before, after)]
-    value = graph.values[layer.output]
-    if graph.values[layer.inputs[0]].elements != value.elements:
+    if math.prod(before) != math.prod(after):
         return []
-    return [" = ".join(sides)]
+    if before[:1] == after[:1]:  # the batch stays
+        before, after = before[1:], after[1:]
+    return [" = ".join("·".join(map(str, shape)) or "1" for shape in (before, after))]

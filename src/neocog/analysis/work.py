@@ -43,20 +43,20 @@ def is_known(op: str, pointwise: bool) -> bool:
 
 
 def _size(one: Shaped) -> int:
-    return math.prod(one.shape)
+    return int(math.prod(one.shape))
 
 
 def _convolution(args: Sequence[Any], out: Sequence[Shaped]) -> int:
     """out · (in / groups) · kernel; transposed: in · (out / groups) · kernel. The weight of both is
     laid out such that all but its first axis is what one element of the first factor meets."""
     source, weight, is_transposed = args[0], args[1], args[6]
-    return _size(source if is_transposed else out[0]) * math.prod(weight.shape[1:])
+    return _size(source if is_transposed else out[0]) * int(math.prod(weight.shape[1:]))
 
 
 def _convolution_backward(args: Sequence[Any], out: Sequence[Shaped]) -> int:
     """The forward's work once for the gradient of the input, and once for that of the weight."""
     grad, source, weight, is_transposed, mask = args[0], args[1], args[2], args[7], args[10]
-    once = _size(source if is_transposed else grad) * math.prod(weight.shape[1:])
+    once = _size(source if is_transposed else grad) * int(math.prod(weight.shape[1:]))
     return once * (bool(mask[0]) + bool(mask[1]))
 
 
@@ -77,14 +77,14 @@ def _added_batches(args: Sequence[Any], out: Sequence[Shaped]) -> int:
 def _attention(args: Sequence[Any], out: Sequence[Shaped]) -> int:
     """Q Kᵀ and the product with V, for B×heads×L×E."""
     query, key, value = args[:3]
-    pairs = math.prod(query.shape[:-1]) * int(key.shape[-2])
+    pairs = int(math.prod(query.shape[:-1])) * int(key.shape[-2])
     return pairs * (int(query.shape[-1]) + int(value.shape[-1]))
 
 
 def _attention_backward(args: Sequence[Any], out: Sequence[Shaped]) -> int:
     """The scores again, and two products for each of the forward's two."""
     query, key, value = args[1:4]
-    pairs = math.prod(query.shape[:-1]) * int(key.shape[-2])
+    pairs = int(math.prod(query.shape[:-1])) * int(key.shape[-2])
     return pairs * (3 * int(query.shape[-1]) + 2 * int(value.shape[-1]))
 
 
@@ -94,8 +94,9 @@ def _distances(args: Sequence[Any], out: Sequence[Shaped]) -> int:
 
 def _bilinear(args: Sequence[Any], out: Sequence[Shaped]) -> int:
     """x₁ᵀ A x₂ for every output: the matrix with one vector, then the other."""
-    *_, first, second = args[1].shape
-    return _size(out[0]) * int(first) * int(second)
+    weight = args[2] if len(args[2].shape) == 3 else args[1]
+    *_, first, second = weight.shape
+    return _size(out[0]) * (int(first) + 1) * int(second)
 
 
 _ATTENTION = (
@@ -119,8 +120,7 @@ _RULES: Mapping[str, Callable[[Sequence[Any], Sequence[Shaped]], int]] = {
     **dict.fromkeys(_ATTENTION, _attention),
     **{f"{name}_backward": _attention_backward for name in _ATTENTION},
     **dict.fromkeys(("_cdist_forward", "cdist"), _distances),
-    "_trilinear": lambda args, out: _size(args[0]) * int(args[1].shape[-1]),
-    "bilinear": _bilinear,
+    **dict.fromkeys(("_trilinear", "bilinear"), _bilinear),
 }
 
 _QUIET_FAMILIES = (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["CATALOG", "Entry", "Keyword", "build", "describe", "is_foreign", "names"]
+__all__ = ["CATALOG", "Entry", "Keyword", "build", "describe", "is_foreign", "names", "sample"]
 
 Scalar = bool | int | float | str
 
@@ -41,6 +41,8 @@ class Entry:
     """One line for people."""
     paper: str
     """Where it comes from."""
+    sample: tuple[int, int, int] = (3, 224, 224)
+    """C×H×W that it was published for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ CATALOG: dict[str, Entry] = {
         factory="models.cnn:cnn",
         summary="the classic: (conv, norm, activation) · convs, pool, depth times; then linear",
         paper="LeCun et al. 1989; Simonyan and Zisserman 2014, arXiv 1409.1556",
+        sample=(3, 32, 32),
     ),
     "convnext_tiny": Entry(
         factory="models.convnext:convnext_tiny",
@@ -125,21 +128,25 @@ CATALOG: dict[str, Entry] = {
         factory="models.highway:highway",
         summary="gates learn what each layer changes and what it hands on",
         paper="Srivastava, Greff, Schmidhuber 2015, arXiv 1505.00387",
+        sample=(3, 32, 32),
     ),
     "inception_v3": Entry(
         factory="models.inception:inception_v3",
         summary="branches of different reach, and a second head for training",
         paper="Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, arXiv 1512.00567",
+        sample=(3, 299, 299),
     ),
     "lenet5": Entry(
         factory="models.lenet:lenet5",
         summary="the network that read cheques; 61,706 parameters at 1×32×32",
         paper="LeCun, Bottou, Bengio, Haffner 1998",
+        sample=(1, 32, 32),
     ),
     "mlp": Entry(
         factory="models.mlp:mlp",
         summary="fully connected layers only: the baseline that convolution has to beat",
         paper="Rumelhart, Hinton, Williams 1986",
+        sample=(1, 28, 28),
     ),
     "mobilenet_v2": Entry(
         factory="models.mobilenet:mobilenet_v2",
@@ -175,6 +182,7 @@ CATALOG: dict[str, Entry] = {
         factory="models.speednet:speednet",
         summary="whitened first layer, three wide stages: small pictures in few epochs",
         paper="Page 2018; Jordan 2024, arXiv 2404.00498",
+        sample=(3, 32, 32),
     ),
     "vgg11": Entry(
         factory="models.vgg:vgg11",
@@ -217,6 +225,19 @@ def names(pattern: str | None = None) -> list[str]:
     if not any(sign in wanted for sign in "*?["):
         wanted = f"*{wanted}*"
     return [name for name in sorted(CATALOG) if fnmatch.fnmatchcase(name.lower(), wanted)]
+
+
+def sample(name: str) -> tuple[int, int, int]:
+    """C×H×W that a network was published for; for one from outside, that of ImageNet.
+
+    Raises:
+        ConfigError: no such name.
+    """
+    if is_foreign(name):
+        return (3, 224, 224)
+    if name not in CATALOG:
+        raise ConfigError(f"no model is called {name!r}", near(name, CATALOG))
+    return CATALOG[name].sample
 
 
 def is_foreign(name: str) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from neocog.plots.classes import Whisker, balance, confused_pairs, confusion, pairs, whiskers
 from neocog.plots.curves import Line, curves
+from neocog.plots.field import effective
 from neocog.plots.sheets import contact_sheet
 from neocog.plots.style import svg
 from neocog.plots.trust import Bin, reliability, residuals, scatter
@@ -30,6 +31,7 @@ __all__ = [
     "confusion",
     "contact_sheet",
     "curves",
+    "effective",
     "pairs",
     "reliability",
     "residuals",

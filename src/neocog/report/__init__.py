@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html
 from neocog.report import answers as told
-from neocog.report import head, history, origins
+from neocog.report import head, history, insides, origins
 from neocog.report.nouns import Finished, Mistake
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neocog.planning.nouns import Network
     from neocog.records import DataCount, Event, Fault, Scores
 
 __all__ = ["Finished", "Mistake", "build", "write"]
@@ -40,6 +41,8 @@ def write(
     counts: DataCount,
     notes: Sequence[str],
     answers: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    network: Network | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the report of a run as one file.
 
@@ -54,6 +57,8 @@ def write(
         counts: found, used and skipped over all parts.
         notes: what is done to a training picture, in words.
         answers: regression: truths and answers of the part with the headline, by column.
+        network: what was trained, layer by layer; None where it could not be traced.
+        plan: what training was said to take, and what it took, as `evaluation.json` has it.
 
     Raises:
         RunError: the file cannot be written.
@@ -71,6 +76,8 @@ def write(
         counts=counts,
         notes=notes,
         answers=answers or {},
+        network=network,
+        plan=plan,
     )
     return html.write(build(run), path)
 
@@ -83,6 +90,7 @@ _SECTIONS = (
     told.numbers,
     told.confidence,
     told.worst,
+    insides.network,
     origins.seen,
     origins.data,
     origins.again,

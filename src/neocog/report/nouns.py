@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neocog.planning.nouns import Network
     from neocog.records import DataCount, Event, Fault, Scores
 
 PARTS = {"test": "test", "val": "held-out"}
@@ -67,6 +68,8 @@ class Finished:
     counts: DataCount
     notes: Sequence[str]
     answers: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    network: Network | None = None
+    plan: Mapping[str, Any] | None = None
 
     @property
     def part(self) -> str:

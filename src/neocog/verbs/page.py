@@ -6,13 +6,15 @@ Floor 5, room verbs; imports report and everything below.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from neocog import report, tasks
+from neocog.analysis.trace import TraceError
 from neocog.data import augment
 from neocog.metrics import RegressionStatistics
+from neocog.planning.make import describe, remarked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.engine.evaluate import Evaluation
     from neocog.engine.job import Job
+    from neocog.planning import Network
     from neocog.records import Scores
     from neocog.run import Run
 
@@ -30,13 +33,19 @@ SHOWN = 24
 """Mistakes in the report."""
 
 
-def write(run: Run, job: Job, found: Mapping[str, tuple[Scores, Evaluation]]) -> Path:
+def write(
+    run: Run,
+    job: Job,
+    found: Mapping[str, tuple[Scores, Evaluation]],
+    plan: Mapping[str, Any] | None = None,
+) -> Path:
     """Write `report.html` of a run.
 
     Args:
         run: the run, with its bundle saved.
         job: what was trained on what.
         found: scores and losses by part.
+        plan: what it was said to take, and what it took.
     """
     data = job.data
     manifest = dataclasses.asdict(run.manifest)
@@ -68,7 +77,18 @@ def write(run: Run, job: Job, found: Mapping[str, tuple[Scores, Evaluation]]) ->
             uniform=data.images.uniform,
         ),
         answers=statistics.pairs() if isinstance(statistics, RegressionStatistics) else None,
+        network=_network(job, bundle.model.name),
+        plan=plan,
     )
+
+
+def _network(job: Job, name: str) -> Network | None:
+    """What was trained, layer by layer; None where it cannot be told without running it."""
+    try:
+        found = describe(job.network, (job.input.channels, *job.input.size), name)
+    except TraceError:
+        return None
+    return remarked(found, None)
 
 
 def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[report.Mistake]:

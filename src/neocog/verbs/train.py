@@ -35,8 +35,10 @@ from neocog.records import Manifest, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
 from neocog.settings import to_dict
 from neocog.verbs import page, world
+from neocog.verbs.announce import announce
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console, Expected
+from neocog.verbs.forecast import Forecast, forecast
 from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def train(
         manifest = _manifest(job.recipe, job.data, job.device, argv)
         with _claimed(out, job.recipe) as folder:
             write_json(folder / "manifest.json", dataclasses.asdict(manifest))
-            _announce(prepared, console)
+            announce(prepared, console)
             try:
                 return _finish(prepared, folder, manifest, console, signals, callbacks=callbacks)
             except NeocogError:
@@ -325,17 +327,20 @@ def _finish(
         )
     )
     built_in = engine_callbacks.from_recipe(recipe, folder)
+    expected = forecast(job)
+    expected.say_before(console)
     try:
-        outcome = loop.train(
-            job,
-            folder=folder / "checkpoints",
-            callbacks=[*built_in, *callbacks],
-            listeners=[log, console],
-            resume=found.state if found else None,
-            history=Run(folder).events,
-            world=world.describe(job, callbacks),
-            signals=signals,
-        )
+        with expected.watching():
+            outcome = loop.train(
+                job,
+                folder=folder / "checkpoints",
+                callbacks=[*built_in, *callbacks],
+                listeners=[log, console],
+                resume=found.state if found else None,
+                history=Run(folder).events,
+                world=world.describe(job, callbacks),
+                signals=signals,
+            )
         log.close()
         console.done()
         bundle = Bundle(
@@ -350,7 +355,8 @@ def _finish(
         # A network from outside the catalogue is at hand here, and only here.
         foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
         run = Run(folder, model=foreign)
-        _evaluate(run, job, outcome, console)
+        expected.say_after(run.events, console)
+        _evaluate(run, job, outcome, expected, console)
     except KeyboardInterrupt:
         console.done()
         console.say(f"to go on: neocog resume {folder}")
@@ -367,7 +373,7 @@ def _finish(
     return run
 
 
-def _evaluate(run: Run, job: Job, outcome: Outcome, console: Console) -> None:
+def _evaluate(run: Run, job: Job, outcome: Outcome, expected: Forecast, console: Console) -> None:
     """Score the bundle as saved, write `evaluation.json` and `report.html`."""
     epochs = [event.values for event in run.events if event.kind == "epoch"]
     seconds = sum(values["seconds"] for values in epochs)
@@ -385,44 +391,15 @@ def _evaluate(run: Run, job: Job, outcome: Outcome, console: Console) -> None:
         "data": dataclasses.asdict(job.data.counts["all"]),
         "val": scores.get("val"),
         "test": scores.get("test"),
+        "plan": expected.told(run.events),
     }
-    page.write(run, job, found)
+    page.write(run, job, found, summary["plan"])
     write_json(run.path / "evaluation.json", summary)
     for part in parts:
         console.say(f"{part}: {headline(found[part][0])}")
     if not parts:
         console.say("nothing was held back, so there is no score: use --val or --test")
     console.say(f"report: {run.path / 'report.html'}")
-
-
-def _announce(prepared: Prepared, console: Console) -> None:
-    """What will be trained on what, in three lines."""
-    job = prepared.job
-    data, recipe = job.data, job.recipe
-    count = data.counts["all"]
-    parts = ", ".join(f"{name} {len(ids):,}" for name, ids in data.splits.items())
-    height, width = data.size
-    console.say(
-        f"{Path(data.source).name}: found {count.found:,}, used {count.used:,}, "
-        f"skipped {count.skipped:,} · {parts} · {height}×{width}×{data.channels}"
-        + (f" · {len(data.classes)} classes" if data.kind == "class" else "")
-    )
-    for pair, number in data.duplicates.items():
-        if number:
-            console.say(f"note: {number:,} pictures of {pair} are the same")
-    parameters = sum(p.numel() for p in job.network.parameters())
-    size = length(recipe, len(data.splits["train"]))
-    console.say(
-        f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
-        f"{recipe.schedule.name} · {_how_long(recipe)}, steps in each epoch: {size.steps}, "
-        f"pictures in each: {size.batch} · {job.device}, {job.choice.precision}"
-    )
-
-
-def _how_long(recipe: Recipe) -> str:
-    """Epochs or minutes, in words."""
-    engine = recipe.engine
-    return f"epochs: {engine.epochs}" if engine.minutes is None else f"{engine.minutes:g} minutes"
 
 
 def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequence[str]) -> Manifest:

@@ -1,0 +1,190 @@
+"""Network → plan. Floor 4, room planning; imports analysis, engine and machine."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neocog import machine
+from neocog.analysis import field as receptive
+from neocog.analysis import step as steps
+from neocog.analysis import summary
+from neocog.analysis.advice import advice
+from neocog.analysis.trace import trace
+from neocog.config import OptimRecipe
+from neocog.engine import optim
+from neocog.planning.nouns import Costs, How, Network, Range
+from neocog.planning.times import Times
+from neocog.settings import from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from neocog.analysis.step import Step
+    from neocog.analysis.summary import Layer
+
+__all__ = ["costs", "describe", "remarked"]
+
+_PEAK = (0.95, 1.08)
+"""Low and high end of a predicted peak over its value. Of 30 pairs of network and batch on a
+processor all measured peaks lay between 0.96 and 1.05 of it (benchmarks/plans.py)."""
+_SPARE = 0.9
+"""Share of the free memory that a run may take: the rest is for the program and its data."""
+
+
+def describe(module: nn.Module, sample: Sequence[int] | Tensor, name: str = "") -> Network:
+    """What a network is: its layers, their sizes, parameters, work and receptive fields.
+
+    Args:
+        module: any network; it comes back untouched.
+        sample: shape of one sample without the batch (C×H×W), or a tensor that is one.
+        name: for people; by default the class.
+
+    Raises:
+        TraceError: see `analysis.trace`.
+    """
+    graph = trace(module, _batched(sample, 1))
+    fields = receptive.fields(graph)
+    layers = summary.layers(graph, fields)
+    return Network(
+        name=name or type(module).__name__,
+        input=tuple(int(size) for size in _shape(sample)),
+        graph=graph,
+        fields=fields,
+        layers=layers,
+        unknown=summary.unknown(graph),
+        remarks=(),
+    )
+
+
+def remarked(network: Network, costs: Costs | None) -> Network:
+    """With what its owner would want to know.
+
+    Args:
+        network: what it is.
+        costs: knows what training reads that use does not, such as auxiliary heads.
+    """
+    trained = costs.trained if costs else ()
+    found = advice(network.graph, network.fields, network.layers, trained=trained)
+    return replace(network, remarks=found)
+
+
+def _shape(sample: Sequence[int] | Tensor) -> Sequence[int]:
+    return sample.shape if isinstance(sample, torch.Tensor) else sample
+
+
+def _batched(sample: Sequence[int] | Tensor, count: int) -> Any:
+    """The sample so many times: a shape, or a tensor on the meta device."""
+    shape = (count, *_shape(sample))
+    if isinstance(sample, torch.Tensor):
+        return torch.empty(shape, dtype=sample.dtype, device="meta")
+    return shape
+
+
+def costs(
+    module: nn.Module,
+    sample: Sequence[int] | Tensor,
+    layers: Sequence[Layer],
+    how: How,
+    *,
+    loss: Callable[[Any], Tensor] = steps.usual_loss,
+    rule: OptimRecipe | None = None,
+    time: bool = True,
+    measure: bool = False,
+    largest: bool = True,
+) -> Costs:
+    """What training and using a network takes.
+
+    Args:
+        module: any network; it comes back untouched.
+        sample: as for `describe`.
+        layers: of `describe`, to which memory and work are assigned.
+        how: batch, precision, layout, device, rule.
+        loss: what its forward returns → a scalar.
+        rule: the optimiser with all its settings; None: the usual ones of `how.optimizer`.
+        time: say how long, too. That needs a profile of this machine, which takes some seconds to
+            measure, once.
+        measure: time every distinct operation of this network.
+        largest: find the largest batch that fits.
+
+    Raises:
+        TraceError: see `analysis.trace`; or it cannot be trained.
+    """
+    recipe = rule or from_dict(OptimRecipe, {"name": how.optimizer}, "optim")
+    kind = torch.device(how.device).type
+    settings: Any = {
+        "precision": how.precision,
+        "channels_last": how.channels_last,
+        "device": kind,
+    }
+
+    def step_of(batch: int) -> Step:
+        return steps.measure_step(
+            module,
+            _batched(sample, batch),
+            loss=loss,
+            optimizer=lambda network: optim.build(network, recipe),
+            **settings,
+        )
+
+    step = step_of(how.batch)
+    use = steps.measure_use(module, _batched(sample, 1), **settings)
+    free = machine.free_bytes(torch.device(how.device))
+    timing = Times(how, step, use, measure=measure) if time or measure else None
+    return Costs(
+        how=how,
+        peak=_range(step.peak),
+        use_peak=_range(use.peak),
+        seconds=timing.step if timing else None,
+        use_seconds=timing.use if timing else None,
+        trained=step.trained,
+        macs=step.total_macs,
+        weights=step.weights,
+        gradients=step.gradients,
+        state=step.state,
+        activations=sum(step.activations.values()),
+        kept=_assigned(layers, step.activations),
+        macs_back=_assigned(layers, {path: back for path, (_, back) in step.macs.items()}),
+        bounds=timing.bounds(layers, step) if timing else (),
+        free=free,
+        largest_batch=_largest(step, step_of, free) if free is not None and largest else None,
+        timed="" if timing is None else "measured" if measure else "profile",
+    )
+
+
+def _range(value: int) -> Range:
+    return Range(value=value, low=_PEAK[0] * value, high=_PEAK[1] * value)
+
+
+def _largest(step: Step, step_of: Callable[[int], Step], free: int) -> int:
+    """The largest batch that fits: the peak grows by the same for every sample, since what does not
+    (weights, gradients, state) is there for any batch."""
+    other = step_of(2 * step.batch)
+    slope = (other.peak - step.peak) / step.batch
+    if slope <= 0:
+        return step.batch
+    room = free * _SPARE / _PEAK[1] - (step.peak - slope * step.batch)
+    return max(0, math.floor(room / slope))
+
+
+def _assigned(layers: Sequence[Layer], by_path: Mapping[str, int]) -> tuple[int, ...]:
+    """Numbers that are known by module path, given to the layers of the table.
+
+    What several layers of one module share goes to the first of them, so that the column adds up.
+    """
+    places: dict[str, int] = {}
+    for at, layer in enumerate(layers):
+        places.setdefault(layer.path, at)
+    given: dict[int, int] = defaultdict(int)
+    for path, number in by_path.items():
+        while path not in places and path:
+            path = path.rpartition(".")[0]
+        if layers:
+            given[places.get(path, 0)] += number
+    return tuple(given[at] for at in range(len(layers)))

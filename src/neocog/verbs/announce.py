@@ -1,0 +1,45 @@
+"""What a training says about itself before it begins. Floor 5, room verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neocog.engine.job import length
+
+if TYPE_CHECKING:
+    from neocog.config import Recipe
+    from neocog.verbs.console import Console
+    from neocog.verbs.prepare import Prepared
+
+__all__ = ["announce"]
+
+
+def announce(prepared: Prepared, console: Console) -> None:
+    """What will be trained on what, in three lines."""
+    job = prepared.job
+    data, recipe = job.data, job.recipe
+    count = data.counts["all"]
+    parts = ", ".join(f"{name} {len(ids):,}" for name, ids in data.splits.items())
+    height, width = data.size
+    console.say(
+        f"{Path(data.source).name}: found {count.found:,}, used {count.used:,}, "
+        f"skipped {count.skipped:,} · {parts} · {height}×{width}×{data.channels}"
+        + (f" · {len(data.classes)} classes" if data.kind == "class" else "")
+    )
+    for pair, number in data.duplicates.items():
+        if number:
+            console.say(f"note: {number:,} pictures of {pair} are the same")
+    parameters = sum(p.numel() for p in job.network.parameters())
+    size = length(recipe, len(data.splits["train"]))
+    console.say(
+        f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
+        f"{recipe.schedule.name} · {_how_long(recipe)}, steps in each epoch: {size.steps}, "
+        f"pictures in each: {size.batch} · {job.device}, {job.choice.precision}"
+    )
+
+
+def _how_long(recipe: Recipe) -> str:
+    """Epochs or minutes, in words."""
+    engine = recipe.engine
+    return f"epochs: {engine.epochs}" if engine.minutes is None else f"{engine.minutes:g} minutes"

@@ -1,0 +1,125 @@
+"""What a training will take, and what it took. Floor 5, room verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from neocog.analysis.trace import TraceError
+from neocog.engine.job import length
+from neocog.host import memory_held
+from neocog.planning import How
+from neocog.planning.make import costs
+from neocog.planning.text import bytes_text, span_text
+from neocog.planning.times import known_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from neocog.engine.job import Job
+    from neocog.planning import Costs, Range
+    from neocog.records import Event
+    from neocog.verbs.console import Console
+
+__all__ = ["Forecast", "forecast"]
+
+WORTH = 1e13
+"""Multiply-accumulates of a training that is long enough for measuring this machine first, which
+takes some seconds; a shorter one is told only where it was measured before."""
+
+
+class Forecast:
+    """What a training will take, and then what it took."""
+
+    def __init__(self, found: Costs | None, steps: int) -> None:
+        self._costs = found
+        self._steps = steps
+        self._held: list[int] = []
+
+    @property
+    def epoch(self) -> Range | None:
+        """Seconds of an epoch."""
+        if self._costs is None or self._costs.seconds is None:
+            return None
+        return self._costs.seconds.times(self._steps)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the memory that is held within the block."""
+        with memory_held() as self._held:
+            yield
+
+    def told(self, events: Sequence[Event]) -> dict[str, Any] | None:
+        """Prediction and measurement, for `evaluation.json`.
+
+        Args:
+            events: of the run; its epochs are what was measured.
+        """
+        if self._costs is None:
+            return None
+        spent = [one.values["seconds"] for one in events if one.kind == "epoch"]
+        epoch = self.epoch
+        return {
+            "peak_bytes": dataclasses.asdict(self._costs.peak),
+            "epoch_seconds": dataclasses.asdict(epoch) if epoch else None,
+            "measured": {
+                "peak_bytes": self._held[0] if self._held else None,
+                "epoch_seconds": statistics.median(spent) if spent else None,
+            },
+        }
+
+    def say_before(self, console: Console) -> None:
+        """One line."""
+        if self._costs is None:
+            return
+        words = [f"{_between(self._costs.peak, bytes_text)} of memory for tensors"]
+        if self.epoch:
+            words.append(f"{_between(self.epoch, span_text)} an epoch")
+        console.say(f"plan: {', '.join(words)}")
+
+    def say_after(self, events: Sequence[Event], console: Console) -> None:
+        """One line."""
+        found = self.told(events)
+        if found is None:
+            return
+        measured = found["measured"]
+        words = []
+        if measured["peak_bytes"]:
+            words.append(f"the process grew by {bytes_text(measured['peak_bytes'])}")
+        if measured["epoch_seconds"]:
+            words.append(f"{span_text(measured['epoch_seconds'])} an epoch")
+        if words:
+            console.say(f"measured: {', '.join(words)}")
+
+
+def _between(value: Range, text: Any) -> str:
+    return f"{text(value.value)} ({text(value.low)} to {text(value.high)})"
+
+
+def forecast(job: Job) -> Forecast:
+    """What a training will take; of a network that cannot be planned, nothing."""
+    recipe, choice = job.recipe, job.choice
+    size = length(recipe, len(job.data.splits["train"]))
+    how = How(
+        batch=size.batch,
+        precision=choice.precision,
+        channels_last=choice.layout == "channels_last",
+        device=str(job.device),
+        optimizer=recipe.optim.name,
+    )
+    sample = (job.input.channels, *job.input.size)
+    settings: Any = {"rule": recipe.optim, "largest": False}
+    try:
+        found = costs(job.network, sample, (), how, time=False, **settings)
+        # With a time to keep, nothing is measured that is not needed.
+        total = found.macs * (size.total or 0)
+        if recipe.engine.minutes is None and (total > WORTH or known_profile(how)):
+            found = costs(job.network, sample, (), how, **settings)
+    except TraceError:
+        return Forecast(None, size.steps)
+    if recipe.engine.ema:  # averaged weights are another copy
+        more = sum(one.numel() * one.element_size() for one in job.network.parameters())
+        found = dataclasses.replace(found, peak=found.peak.plus(more))
+    return Forecast(found, size.steps)

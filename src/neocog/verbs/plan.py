@@ -1,0 +1,191 @@
+"""What a network will cost. Floor 5, room verbs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neocog import machine
+from neocog.config import Recipe
+from neocog.errors import ConfigError
+from neocog.files import write_atomic
+from neocog.models import catalog
+from neocog.planning import How, Plan
+from neocog.planning import plan as make_plan
+from neocog.planning.text import span_text
+from neocog.run import open_run
+from neocog.settings import apply_settings, from_dict, place, to_dict
+from neocog.verbs.result import Result
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from neocog.run import Run
+
+__all__ = ["plan", "recipe_for", "result", "size_of"]
+
+_MOST = 1 << 16
+"""Positions along an axis of a sample; more is a slip of the keyboard."""
+
+
+def plan(
+    what: str | Path | nn.Module,
+    sample: tuple[int, ...] | None = None,
+    *,
+    batch: int | None = None,
+    recipe: Recipe | None = None,
+    outputs: int | None = None,
+    model: str = "",
+    time: bool = True,
+    measure: bool = False,
+) -> Plan:
+    """What a network is and what it will cost, before it runs.
+
+    Args:
+        what: a name that `neocog models` lists, `package.module:factory`, a run folder, or any
+            `nn.Module`.
+        sample: shape of one sample: C×H×W, or with one or three axes behind the channels. None:
+            what the network was published for; a run's own.
+        batch: samples of a training step. None: the recipe's, else 32.
+        recipe: precision, layout, device and optimiser; None: the usual ones; a run's own.
+        outputs: width of the last layer of a network of the catalogue. None: 1,000; 10 for
+            samples of up to 64 pixels.
+        model: names a run's foreign factory again, which is then run.
+        time: say how long, too; that needs a profile of this machine, measured once.
+        measure: time every distinct operation of this network.
+
+    Raises:
+        ConfigError: an unknown name, or a size that the network does not take.
+        RunError: the run is not finished, or damaged.
+        TraceError: the network cannot be understood without numbers; with module path and line.
+    """
+    from torch import nn
+
+    if isinstance(what, nn.Module):
+        if sample is None:
+            raise ConfigError(
+                "a module needs the shape of a sample", "neocog.plan(net, (3, 32, 32))"
+            )
+        network, name = what, type(what).__name__
+        recipe = recipe or Recipe()
+    elif _is_run(what):
+        run = open_run(what, model=model)
+        network, name = run.bundle.network(model), f"{run.manifest.config['model']} of {what}"
+        spec = run.bundle.input
+        sample = sample or (spec.channels, *spec.size)
+        recipe = recipe or run.recipe
+        batch = batch or recipe.engine.batch
+    else:
+        recipe = recipe or Recipe()
+        name = str(what)
+        sample = sample or catalog.sample(name)
+        network = _built(name, sample, outputs, recipe)
+    how = _how(recipe, batch)
+    return make_plan(
+        network, sample, name=name, how=how, rule=recipe.optim, time=time, measure=measure
+    )
+
+
+def _is_run(what: str | Path) -> bool:
+    return isinstance(what, Path) or (
+        what not in catalog.CATALOG and (Path(what) / "manifest.json").is_file()
+    )
+
+
+def _built(name: str, sample: tuple[int, ...], outputs: int | None, recipe: Recipe) -> nn.Module:
+    """A network of the catalogue or of the user's, without memory for its weights."""
+    import torch
+
+    if len(sample) != 3 and not catalog.is_foreign(name):
+        raise ConfigError(
+            f"{name} takes pictures, C×H×W, got {len(sample)} axes", "for example --input 3x224x224"
+        )
+    channels, size = sample[0], (sample[-2] if len(sample) > 2 else 1, sample[-1])
+    wide = outputs or (10 if max(size) <= 64 else 1000)
+    # The values of weights are not asked for: the meta device makes them in no time.
+    with torch.device("meta"):
+        return catalog.build(
+            name, channels=channels, size=size, outputs=wide, args=recipe.model_args
+        )
+
+
+def _how(recipe: Recipe, batch: int | None) -> How:
+    engine = recipe.engine
+    return How(
+        batch=batch or engine.batch or How().batch,
+        precision="fp32" if engine.precision == "auto" else engine.precision,
+        channels_last=engine.layout == "channels_last",
+        device=str(machine.device_named(engine.device)),
+        optimizer=recipe.optim.name,
+    )
+
+
+def size_of(text: str) -> tuple[int, ...]:
+    """`3x224x224` as numbers.
+
+    Raises:
+        ConfigError: something else, or a size out of range.
+
+    >>> size_of("3x224x224"), size_of("1×28×28"), size_of("2,16000")
+    ((3, 224, 224), (1, 28, 28), (2, 16000))
+    """
+    parts = re.split(r"[x×,*]", text.strip().lower())
+    whole = all(part.strip().isascii() and part.strip().isdigit() for part in parts)
+    if not (2 <= len(parts) <= 4 and whole):
+        raise ConfigError(f"{text!r} is no size, expected CxHxW", "for example --input 3x224x224")
+    sizes = tuple(int(part) for part in parts if len(part) < 10)
+    if len(sizes) != len(parts) or not all(1 <= size <= _MOST for size in sizes):
+        raise ConfigError(f"{text!r} is out of range, expected 1 to {_MOST} along each axis")
+    return sizes
+
+
+def recipe_for(
+    what: str, settings: tuple[str, ...], *, device: str | None, precision: str | None
+) -> Recipe:
+    """A run's recipe, or the usual one, with what was said on the command line.
+
+    Raises:
+        ConfigError: an unknown setting, with the near one.
+    """
+    values = to_dict(open_run(what).recipe) if _is_run(what) else {}
+    for path, value in (("engine.device", device), ("engine.precision", precision)):
+        if value is not None:
+            values = place(values, path, value)
+    return from_dict(Recipe, apply_settings(values, settings))
+
+
+def result(made: Plan, *, layer: str = "", drawing: Path | None = None, what: str = "") -> Result:
+    """A plan on the terminal, or the arithmetic of one of its layers.
+
+    Args:
+        made: the plan.
+        layer: names a layer: its arithmetic only.
+        drawing: where to write the network as an SVG file.
+        what: the network's name or the run's folder; a run also has epochs.
+
+    Raises:
+        ConfigError: no such layer.
+        RunError: the drawing cannot be written.
+    """
+    if drawing is not None:
+        write_atomic(drawing, made.drawing().encode())
+    if layer:
+        words = made.why(layer)
+        found = next(one for one in made.json["layers"] if one["name"] == layer)
+        return Result(json={"layer": found, "why": words}, lines=words.splitlines())
+    values, shown = dict(made.json), str(made).splitlines()
+    if what and _is_run(what) and made.costs and made.costs.seconds:
+        epoch = _epoch(open_run(what), made.costs.how.batch, made.costs.seconds)
+        values["training"] = {**values["training"], "epoch_seconds": epoch}
+        ends = [span_text(epoch[end]) for end in ("value", "low", "high")]
+        shown += ["", f"an epoch of this run: {ends[0]} ({ends[1]} to {ends[2]})"]
+    return Result(json=values, lines=shown)
+
+
+def _epoch(run: Run, batch: int, seconds: Any) -> dict[str, float]:
+    """Seconds of an epoch of a run's training part."""
+    samples = int(run.manifest.data["splits"]["train"])
+    steps = max(1, -(-samples // batch))
+    return dataclasses.asdict(seconds.times(steps))
