@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["different", "file_print", "run_prints", "state_print"]
 
-CLOCKS = {"time", "seconds", "images_per_second", "used"}
+CLOCKS = {"time", "seconds", "images_per_second", "used", "plan"}
 """Fields that say how long something took."""
 ASIDE = {"resume", "save-failed"}
 """Kinds of events that tell of an interruption, which the uninterrupted run did not have."""
