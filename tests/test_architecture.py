@@ -21,7 +21,7 @@ FLOORS = [
     {"models", "tasks", "engine"},
     {"bundle", "run"},
     {"report", "recipes", "usual", "ladder", "planning"},
-    {"verbs", "facade"},
+    {"verbs", "facade", "argv"},
     {"cli", "__init__", "__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=-1) for room in rooms}

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from defusedxml.ElementTree import fromstring
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +23,8 @@ import neocog
 from neocog.cli import main
 from neocog.config import EngineRecipe
 from neocog.errors import ConfigError
+from neocog.host import memory_held
+from neocog.machine import free_bytes
 from neocog.models import catalog
 from neocog.planning import How, Range
 from neocog.planning import plan as plan_of
@@ -203,6 +208,41 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     code, _, err = run(capsys, "plan", "cnn", "--no-time", "--set", "optim.nam=sgd")
     assert code == 2
     assert "name" in err
+
+
+def test_the_effective_field_as_a_picture(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, trained: Path
+) -> None:
+    picture = tmp_path / "field.png"
+    code, out, _ = run(
+        capsys, "plan", "cnn", "--layer", "body.0.0.conv1", "--no-time", "--effective", picture
+    )
+    assert code == 2  # no such layer, and nothing is written
+    assert not picture.exists()
+    code, _, _ = run(capsys, "plan", trained, "--no-time", "--effective", picture)
+    assert code == 0
+    with Image.open(picture) as image:
+        assert min(image.size) > 300
+    code, _, err = run(capsys, "plan", "cnn", "--no-time", "--effective", tmp_path / "field.txt")
+    assert code == 2
+    assert ".svg" in err
+
+
+def test_memory_that_was_held_is_noticed() -> None:
+    with memory_held() as found:
+        block = np.ones(40 << 20, np.uint8)
+        del block
+    if not found:
+        pytest.skip("this system does not say")
+    assert 39 << 20 < found[0] < 120 << 20
+
+
+def test_free_memory_is_less_than_there_is() -> None:
+    found = free_bytes(torch.device("cpu"))
+    if found is None:
+        pytest.skip("this system does not say")
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < found <= pages
 
 
 def test_a_foreign_network_by_name(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from neocog import __version__
+from neocog.argv import recipe_of, share
 from neocog.errors import ConfigError, NeocogError, near
 from neocog.host import born, wait_patiently
 
@@ -114,7 +115,7 @@ def train(
     files, CIFAR binaries, an .npz or .csv file, or a name: digits, mnist, fashion-mnist, kmnist,
     cifar10, cifar100.
     """
-    recipe, told = _recipe(source, config, settings, options)
+    recipe, told = recipe_of(source, config, settings, options)
     from neocog.verbs.console import Console
     from neocog.verbs.train import train as run_training
 
@@ -129,84 +130,6 @@ def train(
         )
     if as_json:
         _print_json(run.summary)
-
-
-PLACES = {
-    "task": "task",
-    "model": "model",
-    "seed": "seed",
-    "epochs": "engine.epochs",
-    "minutes": "engine.minutes",
-    "batch": "engine.batch",
-    "device": "engine.device",
-    "precision": "engine.precision",
-    "lr": "optim.lr",
-    "val": "data.val",
-    "test": "data.test",
-    "max_bad": "data.max_bad",
-    "strict": "data.strict",
-}
-"""Where an option lives in the recipe."""
-
-
-def _recipe(
-    source: str | None, config: Path | None, settings: tuple[str, ...], options: dict[str, Any]
-) -> tuple[Any, set[str]]:
-    """Defaults, then the file, then options, then `--set`; and what of it was told."""
-    from neocog.config import Recipe
-    from neocog.settings import apply_settings, from_dict, load_file, paths, place, to_dict
-
-    values = load_file(config) if config else {}
-    told = values.get("model")
-    # A manifest tells everything: what its version did not know had its default then.
-    whole = paths(to_dict(Recipe())) if config and config.suffix == ".json" else set()
-    if source is not None:
-        values = place(values, "data.source", source)
-    elif not values.get("data", {}).get("source"):
-        raise click.UsageError("what to train on? For a first try: neocog train digits")
-    for option, path in PLACES.items():
-        value = options[option]
-        if option == "val" and value is not None:
-            value = _share(value)
-        if value is not None:
-            values = place(values, path, value)
-    values = apply_settings(values, settings)
-    model = values.get("model")
-    named = options["model"] or any(one.partition("=")[0].strip() == "model" for one in settings)
-    if isinstance(model, str) and ":" in model and model == told and not named:
-        # A file that came with a mail must not choose what code runs here.
-        raise ConfigError(
-            f"{config} names a network from outside neocog: {model}",
-            f"if you trust that code, say so: --model {model}",
-        )
-    return from_dict(Recipe, _one_length(values, options, settings)), paths(values) | whole
-
-
-def _one_length(
-    values: dict[str, Any], options: dict[str, Any], settings: tuple[str, ...]
-) -> dict[str, Any]:
-    """The command line's `--epochs` puts out a file's `minutes`, and the other way round."""
-    from neocog.settings import place
-
-    named = {name for name in ("epochs", "minutes") if options[name] is not None}
-    named |= {
-        name
-        for name in ("epochs", "minutes")
-        for one in settings
-        if one.partition("=")[0].strip() == f"engine.{name}"
-    }
-    if len(named) != 1:
-        return values
-    other = ({"epochs", "minutes"} - named).pop()
-    return place(values, f"engine.{other}", None)
-
-
-def _share(text: str) -> float | str:
-    """A share where it is a number, else a source."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 @cli.command()
@@ -275,6 +198,11 @@ def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="fp32, bf16 or fp16.  [fp32, or the run's]")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the network into this SVG file.")
+@click.option(
+    "--effective",
+    type=click.Path(path_type=Path),
+    help="Draw how much each pixel counts for --layer, or the last map, into this .svg or .png.",
+)
 @click.option("--model", default="", help="Names a run's foreign factory again, which is then run.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="optim.name=sgd, model_args.…"
@@ -289,6 +217,7 @@ def plan(
     no_time: bool,
     outputs: int | None,
     svg: Path | None,
+    effective: Path | None,
     model: str,
     settings: tuple[str, ...],
     as_json: bool,
@@ -299,14 +228,20 @@ def plan(
     MODEL is a name of `neocog models` or package.module:factory. Nothing is trained, and no weight
     takes up memory.
     """
+    from neocog.verbs.plan import effective as weigh
     from neocog.verbs.plan import plan as make
-    from neocog.verbs.plan import recipe_for, result, size_of
+    from neocog.verbs.plan import recipe_for, result, size_of, write_figure
 
+    size = size_of(sample) if sample else None
+    recipe = recipe_for(what, settings, **options)
+    if effective is not None:
+        figure = weigh(what, size, layer=layer, recipe=recipe, outputs=outputs, model=model)
+        write_figure(effective, figure)
     found = make(
         what,
-        size_of(sample) if sample else None,
+        size,
         batch=batch,
-        recipe=recipe_for(what, settings, **options),
+        recipe=recipe,
         outputs=outputs,
         model=model,
         time=not (no_time or layer),
@@ -346,7 +281,7 @@ def _data_recipe(
     from neocog.config import Recipe
     from neocog.settings import apply_settings, from_dict
 
-    values: dict[str, Any] = {"source": source, "val": _share(val), "test": test}
+    values: dict[str, Any] = {"source": source, "val": share(val), "test": test}
     told = {"max_bad": max_bad, "strict": strict}
     values |= {name: value for name, value in told.items() if value is not None}
     return from_dict(Recipe, apply_settings({"data": values}, settings)).data

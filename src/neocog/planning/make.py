@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["costs", "describe", "remarked"]
 
-_PEAK = (0.95, 1.08)
+_PEAK = (0.90, 1.12)
 """Low and high end of a predicted peak over its value. Of 30 pairs of network and batch on a
-processor all measured peaks lay between 0.96 and 1.05 of it (benchmarks/plans.py)."""
+processor 28 measured peaks lay within (benchmarks/plans.py); the others, a tiny network and one of
+depthwise kernels in bf16, needed up to a third more."""
 _SPARE = 0.9
 """Share of the free memory that a run may take: the rest is for the program and its data."""
 

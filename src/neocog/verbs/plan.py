@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,12 @@ from neocog.settings import apply_settings, from_dict, place, to_dict
 from neocog.verbs.result import Result
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
 
     from neocog.run import Run
 
-__all__ = ["plan", "recipe_for", "result", "size_of"]
+__all__ = ["effective", "plan", "recipe_for", "result", "size_of", "write_figure"]
 
 _MOST = 1 << 16
 """Positions along an axis of a sample; more is a slip of the keyboard."""
@@ -61,6 +63,94 @@ def plan(
         RunError: the run is not finished, or damaged.
         TraceError: the network cannot be understood without numbers; with module path and line.
     """
+
+    found = _found(what, sample, recipe, outputs, model, "meta")
+    return make_plan(
+        found.network,
+        found.sample,
+        name=found.name,
+        how=_how(found.recipe, batch),
+        rule=found.recipe.optim,
+        time=time,
+        measure=measure,
+    )
+
+
+def effective(
+    what: str | Path | nn.Module,
+    sample: tuple[int, ...] | None = None,
+    *,
+    layer: str = "",
+    recipe: Recipe | None = None,
+    outputs: int | None = None,
+    model: str = "",
+) -> Figure:
+    """The effective receptive field of a layer's centre unit, as a picture.
+
+    How much each pixel really counts, by the gradient (Luo et al. 2016, arXiv 1701.04128), with the
+    theoretical field around it. A network that is no run's has fresh weights.
+
+    Args:
+        what: as for `plan`.
+        sample: as for `plan`; C×H×W.
+        layer: a module's path; empty: the last map.
+        recipe: as for `plan`.
+        outputs: as for `plan`.
+        model: as for `plan`.
+
+    Raises:
+        ConfigError: as `plan` does; or no such layer, or one without a map.
+    """
+    from neocog import plots
+    from neocog.analysis.effective import effective_field
+
+    found = _found(what, sample, recipe, outputs, model, "cpu")
+    field = effective_field(found.network, found.sample, layer)
+    where = field.layer or "the last map"
+    return plots.effective(
+        field.weights,
+        box=field.box,
+        square=field.square,
+        size=field.size,
+        side=field.side,
+        title=f"Effective receptive field: {where} of {found.name}",
+    )
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a picture.
+
+    Raises:
+        ConfigError: the ending is neither `.svg` nor `.png`.
+        RunError: the file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("svg", "png"):
+        raise ConfigError(f"{path} is neither .svg nor .png", "give the file one of these endings")
+    page = io.BytesIO()
+    figure.savefig(page, format=kind, dpi=200)
+    write_atomic(path, page.getvalue())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A network, wherever it came from."""
+
+    network: nn.Module
+    name: str
+    sample: tuple[int, ...]
+    recipe: Recipe
+
+
+def _found(
+    what: str | Path | nn.Module,
+    sample: tuple[int, ...] | None,
+    recipe: Recipe | None,
+    outputs: int | None,
+    model: str,
+    device: str,
+) -> _Found:
+    """The network that is meant; one of the catalogue is built on `device`."""
     from torch import nn
 
     if isinstance(what, nn.Module):
@@ -68,24 +158,21 @@ def plan(
             raise ConfigError(
                 "a module needs the shape of a sample", "neocog.plan(net, (3, 32, 32))"
             )
-        network, name = what, type(what).__name__
-        recipe = recipe or Recipe()
-    elif _is_run(what):
+        name = type(what).__name__
+        return _Found(network=what, name=name, sample=sample, recipe=recipe or Recipe())
+    if _is_run(what):
         run = open_run(what, model=model)
-        network, name = run.bundle.network(model), f"{run.manifest.config['model']} of {what}"
         spec = run.bundle.input
-        sample = sample or (spec.channels, *spec.size)
-        recipe = recipe or run.recipe
-        batch = batch or recipe.engine.batch
-    else:
-        recipe = recipe or Recipe()
-        name = str(what)
-        sample = sample or catalog.sample(name)
-        network = _built(name, sample, outputs, recipe)
-    how = _how(recipe, batch)
-    return make_plan(
-        network, sample, name=name, how=how, rule=recipe.optim, time=time, measure=measure
-    )
+        return _Found(
+            network=run.bundle.network(model),
+            name=f"{run.manifest.config['model']} of {what}",
+            sample=sample or (spec.channels, *spec.size),
+            recipe=recipe or run.recipe,
+        )
+    recipe, name = recipe or Recipe(), str(what)
+    sample = sample or catalog.sample(name)
+    network = _built(name, sample, outputs, recipe, device)
+    return _Found(network=network, name=name, sample=sample, recipe=recipe)
 
 
 def _is_run(what: str | Path) -> bool:
@@ -94,8 +181,10 @@ def _is_run(what: str | Path) -> bool:
     )
 
 
-def _built(name: str, sample: tuple[int, ...], outputs: int | None, recipe: Recipe) -> nn.Module:
-    """A network of the catalogue or of the user's, without memory for its weights."""
+def _built(
+    name: str, sample: tuple[int, ...], outputs: int | None, recipe: Recipe, device: str
+) -> nn.Module:
+    """A network of the catalogue or of the user's; on `meta` its weights take no memory."""
     import torch
 
     if len(sample) != 3 and not catalog.is_foreign(name):
@@ -104,8 +193,7 @@ def _built(name: str, sample: tuple[int, ...], outputs: int | None, recipe: Reci
         )
     channels, size = sample[0], (sample[-2] if len(sample) > 2 else 1, sample[-1])
     wide = outputs or (10 if max(size) <= 64 else 1000)
-    # The values of weights are not asked for: the meta device makes them in no time.
-    with torch.device("meta"):
+    with torch.device(device):
         return catalog.build(
             name, channels=channels, size=size, outputs=wide, args=recipe.model_args
         )
