@@ -190,11 +190,15 @@ def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json
 @cli.command()
 @click.argument("what", metavar="MODEL|RUN")
 @click.option("--input", "sample", help="CxHxW of a sample.  [as published, or the run's]")
-@click.option("--batch", type=int, help="Samples a step.  [32, or the run's]")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [32, or the run's]")
 @click.option("--layer", default="", help="Write out the arithmetic of this layer.")
 @click.option("--measure", is_flag=True, help="Time every distinct operation of the network.")
 @click.option("--no-time", is_flag=True, help="Leave times out: nothing is measured.")
-@click.option("--outputs", type=int, help="Width of the last layer.  [1000; 10 for small pictures]")
+@click.option(
+    "--outputs",
+    type=click.IntRange(min=1),
+    help="Width of the last layer.  [1000; 10 for small pictures]",
+)
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="fp32, bf16 or fp16.  [fp32, or the run's]")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the network into this SVG file.")
@@ -225,8 +229,8 @@ def plan(
 ) -> None:
     """What a network is and will cost: sizes, parameters, work, receptive fields, memory, time.
 
-    MODEL is a name of `neocog models` or package.module:factory. Nothing is trained, and no weight
-    takes up memory.
+    MODEL is a name of `neocog models` or package.module:factory; RUN is a run's folder, which
+    brings its input, batch and settings. Nothing is trained, and no weight takes up memory.
     """
     from neocog.verbs.plan import effective as weigh
     from neocog.verbs.plan import plan as make
@@ -234,9 +238,6 @@ def plan(
 
     size = size_of(sample) if sample else None
     recipe = recipe_for(what, settings, **options)
-    if effective is not None:
-        figure = weigh(what, size, layer=layer, recipe=recipe, outputs=outputs, model=model)
-        write_figure(effective, figure)
     found = make(
         what,
         size,
@@ -247,7 +248,11 @@ def plan(
         time=not (no_time or layer),
         measure=measure,
     )
-    _print_result(result(found, layer=layer, drawing=svg, what=what), as_json)
+    shown = result(found, layer=layer, drawing=svg, what=what)
+    if effective is not None:
+        figure = weigh(what, size, layer=layer, recipe=recipe, outputs=outputs, model=model)
+        write_figure(effective, figure)
+    _print_result(shown, as_json)
 
 
 @cli.group(cls=_Verbs)

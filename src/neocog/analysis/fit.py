@@ -173,8 +173,11 @@ def short_sighted(subject: Subject, objects: Sequence[int] = ()) -> Iterator[Rem
     flattened maps, attention, or gates (squeeze-excitation). A norm's statistics are none of these.
     """
     sizes = subject.fields.sizes
+    windows = [node for node in subject.graph.nodes if node.op == "convolution"]
+    if not sizes or len(windows) < 2:  # a layer by itself is meant to see a window
+        return
     mixers, ends = _mixing(subject)
-    if mixers or not sizes:
+    if mixers:
         return
     averaged = [end for end in ends if end.op in _POOLED or "pool" in end.op]
     if len(averaged) < len(ends):

@@ -8,6 +8,7 @@ an allocator would count it; so the peak needs no theory of what autograd keeps.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import weakref
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neocog.analysis import work
+from neocog.analysis import shortcut, work
 from neocog.analysis.autocast import Autocast
 from neocog.analysis.trace import Running, TraceError, empty_copy, explained, stand_ins, tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from neocog.analysis.trace import Given
 
@@ -33,6 +34,7 @@ __all__ = [
     "Step",
     "Use",
     "Work",
+    "measure_passes",
     "measure_step",
     "measure_use",
     "usual_loss",
@@ -121,6 +123,8 @@ class Step:
     """Most bytes at any moment of a step that is not the first, all of the above included."""
     peak_phase: Phase
     """When."""
+    passes: int
+    """Most bytes of the forward and the backward pass alone, where the optimiser has no state."""
 
     @property
     def total_macs(self) -> int:
@@ -212,12 +216,15 @@ def measure_step(
         meter.hold(tensor)
     started = meter.total
     learnt = [one for one in twin.parameters() if one.requires_grad]
-    rule = (optimizer or _usual)(twin) if learnt else None
     forward = getattr(twin, "forward_auxiliary", twin)
     with running, meter, explained(running):
+        with meter.aside():
+            rule = (optimizer or _usual)(twin) if learnt else None
+        made = meter.total - started
         with Autocast(DTYPES[precision]):
             answer = forward(*given)
-        value = loss(answer)
+        with meter.outside():
+            value = loss(answer)
         del answer
         meter.forward_over()
         meter.phase = "backward"
@@ -226,11 +233,14 @@ def measure_step(
         del value
         before = meter.total
         if rule is not None:
+            with meter.aside():
+                rule.step()
+        later = meter.total - before
+        if rule is not None:
             rule.step()
-    state = meter.total - before
     # The first step makes the state; from the second on it lies there all the time.
     peaks = {
-        phase: peak + (0 if phase == "optimizer" else state) for phase, peak in meter.peaks.items()
+        phase: peak + (0 if phase == "optimizer" else later) for phase, peak in meter.peaks.items()
     }
     highest: Phase = max(peaks, key=lambda one: peaks[one])
     return Step(
@@ -243,11 +253,40 @@ def measure_step(
         weights=sum(_bytes(one) for one in weights),
         inputs=sum(_bytes(one) for one in given),
         gradients=sum(_bytes(one.grad) for one in learnt if one.grad is not None),
-        state=state,
-        kept=meter.kept - started,
+        state=made + later,
+        kept=meter.kept - started - made,
         peak=peaks[highest],
         peak_phase=highest,
+        passes=max(meter.peaks["forward"], meter.peaks["backward"]),
     )
+
+
+def measure_passes(
+    module: nn.Module,
+    *inputs: Given,
+    loss: Callable[[Any], Tensor] = usual_loss,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    device: str = "cpu",
+) -> int:
+    """`Step.passes`, without the optimiser: a third of the work of `measure_step`."""
+    step = measure_step(
+        module,
+        *inputs,
+        loss=loss,
+        optimizer=lambda _: _Still(),
+        precision=precision,
+        channels_last=channels_last,
+        device=device,
+    )
+    return step.passes
+
+
+class _Still:
+    """A rule that changes nothing."""
+
+    def step(self) -> None:
+        """Do nothing."""
 
 
 def measure_use(
@@ -279,7 +318,8 @@ def _ready(
     module: nn.Module, inputs: Sequence[Given], channels_last: bool
 ) -> tuple[nn.Module, list[Tensor]]:
     """A copy in training mode and its inputs, laid out."""
-    twin, given = empty_copy(module).train(), stand_ins(inputs)
+    twin = empty_copy(module).train()
+    given = stand_ins(inputs, twin)
     if not channels_last:
         return twin, given
     for parameter in twin.parameters():
@@ -312,16 +352,18 @@ class _Meter(TorchDispatchMode):
         self.kept = 0
         self.kept_by_path: Counter[str] = Counter()
         self.heaviest: dict[str, Work] = {}
+        self._aside = False
+        self._inside = True
         self._running = running
-        self._live: dict[int, tuple[int, str]] = {}
+        self._live: dict[int, tuple[int, str | None]] = {}
         self._watches: dict[int, Any] = {}
         # Where autograd's count of nodes stood at each operation of the forward pass.
         self._numbers: list[int] = []
         self._paths: list[str] = []
         self._macs: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 
-    def hold(self, tensor: Tensor, path: str = "") -> None:
-        """A storage is there from now on."""
+    def hold(self, tensor: Tensor, path: str | None = None) -> None:
+        """A storage is there from now on; `path` is the module whose forward made it."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._live:
@@ -337,12 +379,26 @@ class _Meter(TorchDispatchMode):
         self.total -= self._live.pop(key)[0]
         self._watches.pop(key, None)
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done once only counts for memory, not for the work of a step."""
+        self._aside = True
+        yield
+        self._aside = False
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """What is made here belongs to no layer: the loss."""
+        self._inside = False
+        yield
+        self._inside = True
+
     def forward_over(self) -> None:
         """Note what is kept for the backward pass."""
         self.kept = self.total
         for size, path in self._live.values():
-            self.kept_by_path[path] += size
-        self.kept_by_path.pop("", None)
+            if path is not None:
+                self.kept_by_path[path] += size
 
     def macs_by_path(self) -> dict[str, tuple[int, int]]:
         """Multiply-accumulates of each module, forward and backward."""
@@ -359,8 +415,11 @@ class _Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         noted = tuple(_noted(one) for one in args)
         sources = {one.untyped_storage()._cdata for one in tensors_in(args)}
-        answer = func(*args, **kwargs)
         schema = func._schema
+        # The fused rules of optimisers write in place and return nothing; on the meta device there
+        # is nothing to write, and not all of them can be called there.
+        silent = schema.name.startswith("aten::_fused_") and not schema.returns
+        answer: Any = None if silent else shortcut.run(func, args, kwargs)
         if self._on_processor and schema.name == "aten::convolution":
             answer = _as_laid_out(answer, args[:2])
         made = list(tensors_in(answer))
@@ -372,7 +431,7 @@ class _Meter(TorchDispatchMode):
         path = self._where()
         for one in made:
             if one.device.type == "meta":
-                self.hold(one, path if self.phase == "forward" else "")
+                self.hold(one, path if self._inside and self.phase == "forward" else None)
         item = Work(
             schema.name.removeprefix("aten::"),
             func._overloadname,
@@ -381,6 +440,8 @@ class _Meter(TorchDispatchMode):
             tuple(_shape(one) for one in made),
             view,
         )
+        if self._aside or schema.name.startswith("profiler::"):
+            return answer
         self.work[self.phase, item] += 1
         if self._on_processor:
             busy = self.total + workspace(item)

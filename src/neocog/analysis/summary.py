@@ -63,6 +63,8 @@ class Layer:
     """Receptive field for each axis of the picture; None where there are no positions."""
     everything: bool
     """Every element sees the whole picture."""
+    seen: tuple[tuple[int, int], ...] | None
+    """First and last position that all elements together see, along each axis of the picture."""
     before: tuple[str, ...]
     """Names of the layers whose answers it reads; an empty name is the network's input."""
 
@@ -233,6 +235,7 @@ def _layer(
         written=sum(one[1] for one in moved),
         field=fields.of(output),
         everything=fields.sees_everything(output),
+        seen=fields.unit(output),
         before=tuple(dict.fromkeys(made_by[index] for index in inputs if index in made_by)),
     )
 

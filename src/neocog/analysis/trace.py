@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 Given = Tensor | tuple[int, ...]
-"""An input: its shape with the batch, B×C×H×W, in float32; or a tensor, for its shape and dtype."""
+"""An input: its shape with the batch, B×C×H×W, which gets the type of the weights; or a tensor, for
+its shape and type."""
 
 
 def trace(module: nn.Module, *inputs: Given) -> Graph:
@@ -58,7 +59,7 @@ def trace(module: nn.Module, *inputs: Given) -> Graph:
     running = Running(twin)
     recorder = Recorder(running.now)
     running.value_of = recorder.of
-    given = stand_ins(inputs)
+    given = stand_ins(inputs, twin)
     names: dict[str, int] = {}
     for position, tensor in enumerate(given):
         recorder.add(tensor, "input", str(position))
@@ -129,12 +130,14 @@ def _stand_in(tensor: Tensor) -> Tensor:
     return empty
 
 
-def stand_ins(inputs: Sequence[Given]) -> list[Tensor]:
-    """Tensors without memory in place of the inputs."""
+def stand_ins(inputs: Sequence[Given], module: nn.Module) -> list[Tensor]:
+    """Tensors without memory in place of the inputs; shapes get the type of the weights."""
+    kinds = (one.dtype for one in module.parameters() if one.is_floating_point())
+    kind = next(kinds, torch.float32)
     return [
         torch.empty_like(one, device="meta")
         if isinstance(one, Tensor)
-        else torch.empty(one, device="meta")
+        else torch.empty(one, dtype=kind, device="meta")
         for one in inputs
     ]
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECAY",
+    "FUSED",
     "RATES",
     "Optimizers",
     "build",
@@ -57,7 +58,7 @@ beside AdamW's because its steps are scaled to AdamW's size, see `build`."""
 DECAY: dict[str, float] = {"momentum": 5e-4, "nesterov": 5e-4, "adamw": 0.05, "muon": 0.05}
 """Weight decay where the recipe gives none; rules that are not named have none."""
 
-_FUSED = {
+FUSED = {
     "cpu": frozenset({"momentum", "nesterov", "adagrad", "adam", "adamw"}),
     "cuda": frozenset({"sgd", "momentum", "nesterov", "adam", "adamw"}),
 }
@@ -88,6 +89,11 @@ class Optimizers:
     def lr(self) -> float:
         """The learning rate of the next step."""
         return float(self._parts[0][0].param_groups[0]["lr"])
+
+    @property
+    def parts(self) -> list[torch.optim.Optimizer]:
+        """The torch optimisers."""
+        return [one for one, _ in self._parts]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -385,7 +391,7 @@ def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
     shared = {"lr": RATES[name] if recipe.lr is None else recipe.lr, "weight_decay": decay}
 
     def kernel(rule: str) -> dict[str, bool]:
-        if rule in _FUSED.get(device, ()):
+        if rule in FUSED.get(device, ()):
             return {"fused": True}
         return {"foreach": device == "cuda"}
 

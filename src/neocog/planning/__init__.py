@@ -85,7 +85,11 @@ class Plan:
 
     @property
     def json(self) -> dict[str, Any]:
-        """What `plan --json` prints."""
+        """What `plan --json` prints.
+
+        A layer's `macs`, `backward_macs` and `bytes` are for one sample, its `activation_bytes` for
+        the batch of `training`, as is everything there.
+        """
         costs, whole = self.costs, self.receptive_field
         return {
             "name": self.network.name,
@@ -94,6 +98,7 @@ class Plan:
             "idle_parameters": self.idle_parameters,
             "macs": self.macs,
             "receptive_field": list(whole) if whole else None,
+            "sees_everything": any(one.everything for one in self.layers),
             "unknown": [asdict(one) for one in self.network.unknown],
             "layers": [_layer(self, at) for at in range(len(self.layers))],
             "remarks": [asdict(one) for one in self.network.remarks],
@@ -138,7 +143,7 @@ def _layer(plan: Plan, at: int) -> dict[str, Any]:
         "sees_everything": layer.everything,
         "aligned": all(one.aligned for one in fields) if fields else True,
         "activation_bytes": costs.kept[at] if costs else None,
-        "backward_macs": costs.macs_back[at] if costs else None,
+        "backward_macs": costs.macs_back[at] // costs.how.batch if costs else None,
         "bound": costs.bounds[at] if costs and costs.bounds else None,
     }
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from neocog import machine
 from neocog.analysis import field as receptive
 from neocog.analysis import step as steps
 from neocog.analysis import summary
 from neocog.analysis.advice import advice
-from neocog.analysis.trace import trace
+from neocog.analysis.trace import TraceError, trace
 from neocog.config import OptimRecipe
-from neocog.engine import optim
+from neocog.engine.planned import Planned
+from neocog.errors import ConfigError
 from neocog.planning.nouns import Costs, How, Network, Range
 from neocog.planning.times import Times
 from neocog.settings import from_dict
@@ -24,7 +27,7 @@ from neocog.settings import from_dict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from neocog.analysis.step import Step
     from neocog.analysis.summary import Layer
@@ -50,7 +53,11 @@ def describe(module: nn.Module, sample: Sequence[int] | Tensor, name: str = "") 
     Raises:
         TraceError: see `analysis.trace`.
     """
-    graph = trace(module, _batched(sample, 1))
+    _check(sample)
+    try:
+        graph = trace(module, _batched(sample, 1))
+    except TraceError as error:
+        raise _explained(error, module, sample) from error
     fields = receptive.fields(graph)
     layers = summary.layers(graph, fields)
     return Network(
@@ -74,6 +81,48 @@ def remarked(network: Network, costs: Costs | None) -> Network:
     trained = costs.trained if costs else ()
     found = advice(network.graph, network.fields, network.layers, trained=trained)
     return replace(network, remarks=found)
+
+
+def _check(sample: Sequence[int] | Tensor) -> None:
+    """A sample is a shape or a tensor.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(sample, torch.Tensor):
+        return
+    whole = isinstance(sample, tuple | list | torch.Size) and all(
+        isinstance(size, int) and size > 0 for size in sample
+    )
+    if not whole:
+        raise ConfigError(
+            f"expected the shape of one sample, whole numbers of at least 1, found {sample!r}",
+            "for example (3, 224, 224)",
+        )
+
+
+def _explained(error: TraceError, module: nn.Module, sample: Sequence[int] | Tensor) -> TraceError:
+    """The error with the hint that fits: channels, a batch that was given, or several inputs."""
+    shape = _shape(sample)
+    first = next((part for part in module.modules() if isinstance(part, _FIRST)), None)
+    takes = inspect.signature(module.forward).parameters.values()
+    needed = [
+        one for one in takes if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
+    ]
+    if len(needed) > 1:
+        hint = f"its forward takes {len(needed)} inputs; wrap it in a module that makes them of one"
+    elif first is not None and len(shape) == first.weight.dim():
+        hint = "a sample has no batch: leave the first size out"
+    elif (
+        first is not None and len(shape) == first.weight.dim() - 1 and shape[0] != first.in_channels
+    ):
+        hint = f"it reads {first.in_channels} channels, the sample has {shape[0]}"
+    else:
+        return error
+    return TraceError(error.message, hint, path=error.path, source=error.source, op=error.op)
+
+
+_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _shape(sample: Sequence[int] | Tensor) -> Sequence[int]:
@@ -125,18 +174,18 @@ def costs(
         "device": kind,
     }
 
-    def step_of(batch: int) -> Step:
-        return steps.measure_step(
-            module,
-            _batched(sample, batch),
-            loss=loss,
-            optimizer=lambda network: optim.build(network, recipe),
-            **settings,
-        )
-
-    step = step_of(how.batch)
+    step = steps.measure_step(
+        module,
+        _batched(sample, how.batch),
+        loss=loss,
+        optimizer=lambda network: Planned(network, recipe, kind),
+        **settings,
+    )
     use = steps.measure_use(module, _batched(sample, 1), **settings)
     free = machine.free_bytes(torch.device(how.device))
+    twice = 0
+    if free is not None and largest:
+        twice = steps.measure_passes(module, _batched(sample, 2 * how.batch), loss=loss, **settings)
     timing = Times(how, step, use, measure=measure) if time or measure else None
     return Costs(
         how=how,
@@ -154,7 +203,7 @@ def costs(
         macs_back=_assigned(layers, {path: back for path, (_, back) in step.macs.items()}),
         bounds=timing.bounds(layers, step) if timing else (),
         free=free,
-        largest_batch=_largest(step, step_of, free) if free is not None and largest else None,
+        largest_batch=_largest(step, twice, free) if free is not None and largest else None,
         timed="" if timing is None else "measured" if measure else "profile",
     )
 
@@ -163,14 +212,20 @@ def _range(value: int) -> Range:
     return Range(value=value, low=_PEAK[0] * value, high=_PEAK[1] * value)
 
 
-def _largest(step: Step, step_of: Callable[[int], Step], free: int) -> int:
+def _largest(step: Step, twice: int, free: int) -> int:
     """The largest batch that fits: the peak grows by the same for every sample, since what does not
-    (weights, gradients, state) is there for any batch."""
-    other = step_of(2 * step.batch)
-    slope = (other.peak - step.peak) / step.batch
+    (weights, gradients, state) is there for any batch.
+
+    Args:
+        step: of one batch.
+        twice: `passes` of a batch that is twice as large.
+        free: bytes.
+    """
+    slope = (twice - step.passes) / step.batch
     if slope <= 0:
         return step.batch
-    room = free * _SPARE / _PEAK[1] - (step.peak - slope * step.batch)
+    fixed = step.passes - slope * step.batch + step.state
+    room = free * _SPARE / _PEAK[1] - fixed
     return max(0, math.floor(room / slope))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from neocog.errors import ConfigError, near
+
 if TYPE_CHECKING:
     from neocog.analysis.advice import Remark
     from neocog.analysis.field import Fields
@@ -16,7 +18,8 @@ __all__ = ["Costs", "How", "Network", "Range"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A prediction with its error bar: nine of ten times the truth lies between low and high."""
+    """A prediction with its error bar. How often the truth lies between low and high is measured:
+    `benchmarks/README.md`, "Plans"."""
 
     value: float
     low: float
@@ -45,6 +48,13 @@ class How:
     """`cpu`, `cuda`, `cuda:1`, `mps`."""
     optimizer: str = "momentum"
     """A rule of `optim.name`."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch is at least 1, got {self.batch}")
+        known = ("fp32", "bf16", "fp16")
+        if self.precision not in known:
+            raise ConfigError(f"no precision {self.precision!r}", near(self.precision, known))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

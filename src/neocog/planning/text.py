@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 from neocog.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from fractions import Fraction
 
     from neocog.analysis.summary import Layer
     from neocog.planning.nouns import Costs, Network, Range
 
-__all__ = ["amount", "bytes_text", "field_text", "headline", "lines", "shape_text", "span_text"]
+__all__ = [
+    "amount",
+    "between",
+    "bytes_text",
+    "field_text",
+    "headline",
+    "lines",
+    "shape_text",
+    "span_text",
+]
 
 _WIDTH = 100
 _LONGEST = 44
@@ -79,9 +88,12 @@ def _number(value: Fraction) -> str:
 
 def field_text(layer: Layer) -> tuple[str, str]:
     """Receptive field and jump of a layer: `427`, `32`; `7×5` where axes differ; `all` where an
-    element sees the whole picture."""
+    element sees the whole picture; `31` where it sees 31 pixels, wherever it stands."""
     if layer.field is None:
-        return ("all" if layer.everything else "", "")
+        if layer.everything or not layer.seen:
+            return ("all" if layer.everything else "", "")
+        sizes = [f"{last - first + 1}" for first, last in layer.seen]
+        return (sizes[0] if len(set(sizes)) == 1 else "×".join(sizes), "")
     sizes = [f"{one.size}" for one in layer.field]
     jumps = [_number(one.jump) for one in layer.field]
     field = sizes[0] if len(set(sizes)) == 1 else "×".join(sizes)
@@ -99,7 +111,9 @@ def headline(network: Network) -> str:
     ]
     whole = network.fields.whole()
     if whole:
-        found.append(f"receptive field {shape_text(whole)}")
+        gate = next((one for one in network.layers if one.everything and one.field), None)
+        field = f"receptive field {shape_text(whole)}"
+        found.append(f"{field} by windows, everything from {gate.name} on" if gate else field)
     return ", ".join(found)
 
 
@@ -172,10 +186,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [found[0], rule, *found[1:-1], rule, found[-1]]
 
 
-def _between(value: Range, text: object) -> str:
-    """`3.42 GiB (3.25 to 3.69)`."""
-    show = text if callable(text) else str
-    return f"{show(value.value)} ({show(value.low)} to {show(value.high)})"
+def between(value: Range, text: Callable[[float], str]) -> str:
+    """`3.42 GiB (3.25 GiB to 3.69 GiB)`."""
+    return f"{text(value.value)} ({text(value.low)} to {text(value.high)})"
 
 
 def _costs(costs: Costs) -> list[str]:
@@ -186,7 +199,7 @@ def _costs(costs: Costs) -> list[str]:
         ("a training step", f"batch {how.batch}, {how.precision}{layout}, {how.optimizer}"),
         (
             "  memory",
-            f"{_between(costs.peak, bytes_text)}: weights {bytes_text(costs.weights)},"
+            f"{between(costs.peak, bytes_text)}: weights {bytes_text(costs.weights)},"
             f" gradients {bytes_text(costs.gradients)}, optimiser {bytes_text(costs.state)},"
             f" kept for the way back {bytes_text(costs.activations)}",
         ),
@@ -201,13 +214,13 @@ def _costs(costs: Costs) -> list[str]:
         rows.append(
             (
                 "  time",
-                f"{_between(costs.seconds, span_text)}, {rate:,.0f} samples a second,"
+                f"{between(costs.seconds, span_text)}, {rate:,.0f} samples a second,"
                 f" {amount(costs.macs)}MAC",
             )
         )
-    used = f"memory {_between(costs.use_peak, bytes_text)}"
+    used = f"memory {between(costs.use_peak, bytes_text)}"
     if costs.use_seconds:
-        used += f", time {_between(costs.use_seconds, span_text)}"
+        used += f", time {between(costs.use_seconds, span_text)}"
     rows.append(("an answer to one sample", used))
     width = max(len(name) for name, _ in rows)
     found = []

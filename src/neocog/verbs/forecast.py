@@ -12,7 +12,7 @@ from neocog.engine.job import length
 from neocog.host import memory_held
 from neocog.planning import How
 from neocog.planning.make import costs
-from neocog.planning.text import bytes_text, span_text
+from neocog.planning.text import between, bytes_text, span_text
 from neocog.planning.times import known_profile
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ takes some seconds; a shorter one is told only where it was measured before."""
 class Forecast:
     """What a training will take, and then what it took."""
 
-    def __init__(self, found: Costs | None, steps: int) -> None:
+    def __init__(self, found: Costs | None, batches: int) -> None:
         self._costs = found
-        self._steps = steps
+        self._batches = batches
         self._held: list[int] = []
 
     @property
@@ -43,7 +43,7 @@ class Forecast:
         """Seconds of an epoch."""
         if self._costs is None or self._costs.seconds is None:
             return None
-        return self._costs.seconds.times(self._steps)
+        return self._costs.seconds.times(self._batches)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -74,9 +74,9 @@ class Forecast:
         """One line."""
         if self._costs is None:
             return
-        words = [f"{_between(self._costs.peak, bytes_text)} of memory for tensors"]
+        words = [f"{between(self._costs.peak, bytes_text)} of memory for tensors"]
         if self.epoch:
-            words.append(f"{_between(self.epoch, span_text)} an epoch")
+            words.append(f"{between(self.epoch, span_text)} an epoch")
         console.say(f"plan: {', '.join(words)}")
 
     def say_after(self, events: Sequence[Event], console: Console) -> None:
@@ -94,10 +94,6 @@ class Forecast:
             console.say(f"measured: {', '.join(words)}")
 
 
-def _between(value: Range, text: Any) -> str:
-    return f"{text(value.value)} ({text(value.low)} to {text(value.high)})"
-
-
 def forecast(job: Job) -> Forecast:
     """What a training will take; of a network that cannot be planned, nothing."""
     recipe, choice = job.recipe, job.choice
@@ -110,16 +106,17 @@ def forecast(job: Job) -> Forecast:
         optimizer=recipe.optim.name,
     )
     sample = (job.input.channels, *job.input.size)
+    batches = size.steps * recipe.engine.accumulate
     settings: Any = {"rule": recipe.optim, "largest": False}
     try:
         found = costs(job.network, sample, (), how, time=False, **settings)
         # With a time to keep, nothing is measured that is not needed.
-        total = found.macs * (size.total or 0)
+        total = found.macs * (size.total or 0) * recipe.engine.accumulate
         if recipe.engine.minutes is None and (total > WORTH or known_profile(how)):
             found = costs(job.network, sample, (), how, **settings)
     except TraceError:
-        return Forecast(None, size.steps)
+        return Forecast(None, batches)
     if recipe.engine.ema:  # averaged weights are another copy
         more = sum(one.numel() * one.element_size() for one in job.network.parameters())
         found = dataclasses.replace(found, peak=found.peak.plus(more))
-    return Forecast(found, size.steps)
+    return Forecast(found, batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ class _Found:
 
 
 def _found(
-    what: str | Path | nn.Module,
+    what: object,
     sample: tuple[int, ...] | None,
     recipe: Recipe | None,
     outputs: int | None,
@@ -158,9 +159,16 @@ def _found(
             raise ConfigError(
                 "a module needs the shape of a sample", "neocog.plan(net, (3, 32, 32))"
             )
+        _no_outputs(outputs)
         name = type(what).__name__
         return _Found(network=what, name=name, sample=sample, recipe=recipe or Recipe())
+    if not isinstance(what, str | Path):
+        raise ConfigError(
+            f"expected a name, a run's folder or a torch.nn.Module, found {type(what).__name__}",
+            'neocog.plan("resnet18"), or neocog.plan(net, (3, 32, 32))',
+        )
     if _is_run(what):
+        _no_outputs(outputs)
         run = open_run(what, model=model)
         spec = run.bundle.input
         return _Found(
@@ -170,6 +178,11 @@ def _found(
             recipe=recipe or run.recipe,
         )
     recipe, name = recipe or Recipe(), str(what)
+    if os.sep in name and not catalog.is_foreign(name):
+        raise ConfigError(
+            f"{name} is neither a network of the catalogue nor the folder of a run",
+            "`neocog models` lists the networks; a run's folder holds manifest.json",
+        )
     sample = sample or catalog.sample(name)
     network = _built(name, sample, outputs, recipe, device)
     return _Found(network=network, name=name, sample=sample, recipe=recipe)
@@ -179,6 +192,13 @@ def _is_run(what: str | Path) -> bool:
     return isinstance(what, Path) or (
         what not in catalog.CATALOG and (Path(what) / "manifest.json").is_file()
     )
+
+
+def _no_outputs(outputs: int | None) -> None:
+    if outputs is not None:
+        raise ConfigError(
+            "--outputs is for networks that are built here", "this one has its last layer already"
+        )
 
 
 def _built(
@@ -192,7 +212,7 @@ def _built(
             f"{name} takes pictures, C×H×W, got {len(sample)} axes", "for example --input 3x224x224"
         )
     channels, size = sample[0], (sample[-2] if len(sample) > 2 else 1, sample[-1])
-    wide = outputs or (10 if max(size) <= 64 else 1000)
+    wide = (10 if max(size) <= 64 else 1000) if outputs is None else outputs
     with torch.device(device):
         return catalog.build(
             name, channels=channels, size=size, outputs=wide, args=recipe.model_args
@@ -202,7 +222,7 @@ def _built(
 def _how(recipe: Recipe, batch: int | None) -> How:
     engine = recipe.engine
     return How(
-        batch=batch or engine.batch or How().batch,
+        batch=next(one for one in (batch, engine.batch, How().batch) if one is not None),
         precision="fp32" if engine.precision == "auto" else engine.precision,
         channels_last=engine.layout == "channels_last",
         device=str(machine.device_named(engine.device)),
@@ -257,14 +277,17 @@ def result(made: Plan, *, layer: str = "", drawing: Path | None = None, what: st
         ConfigError: no such layer.
         RunError: the drawing cannot be written.
     """
-    if drawing is not None:
-        write_atomic(drawing, made.drawing().encode())
     if layer:
         words = made.why(layer)
         found = next(one for one in made.json["layers"] if one["name"] == layer)
-        return Result(json={"layer": found, "why": words}, lines=words.splitlines())
-    values, shown = dict(made.json), str(made).splitlines()
-    if what and _is_run(what) and made.costs and made.costs.seconds:
+        values, shown = {"layer": found, "why": words}, words.splitlines()
+    else:
+        values, shown = dict(made.json), str(made).splitlines()
+    if drawing is not None:
+        write_atomic(drawing, made.drawing().encode())
+        shown += ["", f"drawn: {drawing}"]
+        values["drawing"] = str(drawing)
+    if what and not layer and _is_run(what) and made.costs and made.costs.seconds:
         epoch = _epoch(open_run(what), made.costs.how.batch, made.costs.seconds)
         values["training"] = {**values["training"], "epoch_seconds": epoch}
         ends = [span_text(epoch[end]) for end in ("value", "low", "high")]
