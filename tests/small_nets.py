@@ -146,6 +146,28 @@ def _windows(shift: int) -> nn.Module:
     return _Forward(run, patch=_conv(3, 4, 2, stride=2), qkv=nn.Linear(4, 12), last=_same())
 
 
+def _lengths() -> nn.Module:
+    """Features weighed by the length of the vector at each place."""
+
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.first(x)
+        return m.last(x * torch.linalg.vector_norm(x, 2.0, dim=1, keepdim=True))
+
+    return _Forward(run, first=_same(3), last=_same())
+
+
+def _padded_windows() -> nn.Module:
+    """Means over windows of 4×4 of a map that is padded to 8×8 and cropped to 7×7 again."""
+
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.first(x)
+        y = F.pad(x, (0, 1, 0, 1)).unflatten(3, (2, 4)).unflatten(2, (2, 4))
+        y = y.mean(dim=(3, 5), keepdim=True).expand(-1, -1, -1, 4, -1, 4)
+        return m.last(x + y.flatten(4).flatten(2, 3)[:, :, :7, :7])
+
+    return _Forward(run, first=_same(3), last=_same())
+
+
 def _grid() -> nn.Module:
     """Attention over a sparse grid: elements 4 apart meet."""
 
@@ -461,6 +483,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "branches": (_branches, ODD),
     "residual": (lambda: _residual(2, 2), ODD),
     "residual misaligned": (lambda: _residual(1, 2), ODD),
+    "lengths": (_lengths, (1, 3, 9, 12)),
+    "padded windows": (_padded_windows, (1, 3, 7, 7)),
     "windows": (lambda: _windows(0), (1, 3, 16, 24)),
     "shifted windows": (lambda: _windows(2), (1, 3, 16, 24)),
     "grid attention": (_grid, (1, 3, 8, 12)),

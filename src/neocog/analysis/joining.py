@@ -37,7 +37,8 @@ def reduce(case: Case) -> State | None:
     if state is None:
         return None
     rank = len(state.dims)
-    given = case.arg(1, "dim")
+    # Norms have their order before the axes.
+    given = case.arg(2 if "norm" in case.node.op else 1, "dim")
     chosen = range(rank) if given in (None, [], ()) else as_list(given, 1)
     dims = sorted({dim % rank for dim in chosen}) if rank else []
     state = state.mixed(dims)

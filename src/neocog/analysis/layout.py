@@ -260,6 +260,16 @@ def aligned(states: Sequence[State], shape: Sequence[int]) -> State:
         shape: of the answer.
     """
     wide = [_broadcast(state, shape) for state in states]
+    # An axis whose positions are counted otherwise in two operands (windows of a padded map beside
+    # the map itself) can be followed in the first only.
+    lengths: dict[int, int] = {}
+    for state in wide:
+        for axis, span in state.spans.items():
+            lengths.setdefault(axis, len(span))
+    wide = [
+        state.lost([axis for axis, span in state.spans.items() if len(span) != lengths[axis]])
+        for state in wide
+    ]
     dims: list[Dim] = []
     for at, size in enumerate(shape):
         moving = [state.dims[at] for state in wide if state.axes_in(at)]
@@ -282,12 +292,7 @@ def _join(answer: State, state: State) -> State:
     """Add what one operand sees; its axes lie as the answer's do, or are lost."""
     places = {axis: answer.atoms(axis) for axis in state.spans}
     # An operand may lack atoms of an axis (it is constant along them), not have others.
-    strange = [
-        axis
-        for axis in state.spans
-        if not set(state.atoms(axis)) <= set(places[axis])
-        or (axis in answer.spans and len(answer.spans[axis]) != len(state.spans[axis]))
-    ]
+    strange = [axis for axis in state.spans if not set(state.atoms(axis)) <= set(places[axis])]
     state = state.lost(strange)
     guessed = _differ(answer, state) or _differ(state, answer)
     spans, misaligned = dict(answer.spans), answer.misaligned or state.misaligned

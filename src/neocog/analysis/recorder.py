@@ -37,7 +37,15 @@ _ASKS_FOR_VALUES = frozenset(
 
 
 _POINTWISE = frozenset(
-    {"hardswish", "log_sigmoid_forward", "prelu", "_prelu_kernel", "masked_fill", "bernoulli"}
+    {
+        "hardswish",
+        "floor_divide",
+        "log_sigmoid_forward",
+        "prelu",
+        "_prelu_kernel",
+        "masked_fill",
+        "bernoulli",
+    }
     | {"where", "gelu", "mish", "threshold", "abs", "native_dropout", "special_i0"}
 )
 """Operations, or their in-place forms, that PyTorch forgot to mark as pointwise."""

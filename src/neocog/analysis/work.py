@@ -164,7 +164,7 @@ _QUIET = frozenset(
         *("zeros", "ones", "full", "arange", "linspace", "logspace", "eye", "scalar_tensor"),
         *("zeros_like", "ones_like", "full_like", "fill", "zero", "normal", "uniform", "set"),
         *("tril_indices", "triu_indices", "exponential", "_efficientzerotensor", "resize"),
-        *("lift_fresh", "lift_fresh_copy", "lift", "_pin_memory", "multinomial"),
+        *("lift_fresh", "lift_fresh_copy", "lift", "_pin_memory", "multinomial", "_assert_async"),
         # views
         *(
             "view",
