@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neocog.analysis import clock
 from neocog.analysis.profile import Profile, bound, estimate, measure_profile, predicted
-from neocog.analysis.step import Shape, Step, Work, measure_step, usual_loss, usual_optimizer
+from neocog.analysis.step import Step, measure_step, usual_loss, usual_optimizer
+from neocog.analysis.works import Shape, Work
 from neocog.models.catalog import build
 
 CPU = torch.device("cpu")
@@ -192,6 +193,58 @@ def test_a_measured_profile_survives_json_and_predicts() -> None:
     better = estimate(step, profile, measured)
     assert better.estimated == 0
     assert better.high / better.low < guess.high / guess.low
+
+
+def test_measuring_a_profile_leaves_torchs_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[object] = []
+
+    def watched(*args: object, **how: object) -> Step:
+        devices.append(how.get("device"))
+        return measure_step(*args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("neocog.analysis.profile.measure_step", watched)
+    monkeypatch.setattr("neocog.analysis.profile._BUDGET", 0.0)
+    before = torch.random.get_rng_state()
+    measure_profile(CPU, batch=1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert set(devices) == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("arithmetic",), {}),
+        (("arithmetic", "products"), []),
+        (("arithmetic", "products"), [[16.0, 0.0]]),
+        (("arithmetic", "products"), [[16.0, float("nan")]]),
+        (("arithmetic", "products"), [[16.0, "fast"]]),
+        (("arithmetic", "products"), [[64.0, 1e9], [16.0, 1e9]]),
+        (("bandwidth",), {"relu": [[1e6, 1e9]]}),
+        (("bandwidth", ""), []),
+        (("bandwidth", ""), [[1e6, float("inf")]]),
+        (("call",), 0.0),
+        (("call",), None),
+        (("framework",), {"forward": 1e-5}),
+        (("framework", "backward"), -1e-5),
+        (("framework", "backward"), float("inf")),
+    ],
+)
+def test_a_damaged_profile_is_refused(place: tuple[str, ...], value: object) -> None:
+    kept = json.loads(json.dumps(FLAT.to_dict()))
+    assert Profile.from_dict(kept) == FLAT
+    inner = kept
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    with pytest.raises(ValueError):
+        Profile.from_dict(kept)
+
+
+def test_a_custom_operation_costs_the_bytes_that_it_moves() -> None:
+    foreign = replace(relu(1_000_000), op="somewhere::fused_thing")
+    assert predicted(foreign, FLAT) == pytest.approx(8e-3 + 1e-5)
+    assert bound(foreign, FLAT) == "bandwidth"
+    assert predicted(replace(foreign, op="profiler::_record_function_enter_new"), FLAT) == 0
 
 
 @pytest.mark.gpu

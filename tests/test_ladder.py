@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neocog.cli import PLACES, _recipe
+from neocog.argv import PLACES, recipe_of
 from neocog.config import AugmentRecipe, EngineRecipe, OptimRecipe, Recipe
 from neocog.errors import ConfigError
 from neocog.ladder import Rung, best, rungs
@@ -72,7 +72,7 @@ def test_what_differs_from_the_default_stays_even_untold() -> None:
 def told(*settings: str, config: Path | None = None, **options: object) -> tuple[Recipe, set[str]]:
     """What the command line makes of its words."""
     empty = dict.fromkeys(PLACES)
-    recipe, named = _recipe("digits", config, settings, {**empty, **options})
+    recipe, named = recipe_of("digits", config, settings, {**empty, **options})
     return recipe, named
 
 

@@ -11,7 +11,7 @@ from neocog.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["recipe_of", "share"]
+__all__ = ["PLACES", "recipe_of", "share"]
 
 PLACES = {
     "task": "task",

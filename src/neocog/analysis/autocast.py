@@ -1,8 +1,9 @@
-"""What `torch.autocast` does on a processor, for tensors without memory. Floor 1, room analysis.
+"""What PyTorch decides by the device of its tensors, for tensors without memory. Floor 1.
 
-Autocast is switched by the tensors' device, and there is none for the meta device. So the casts are
-made where a forward calls a function: matrix products and convolutions take the lower precision,
-some losses take float32, everything else what it is given.
+Room analysis; imports torch and this room. Casts and attention are chosen by the tensors' device,
+and there is no such choice for the meta device. So it is made where a forward calls a function: by
+autocast, matrix products and convolutions take the lower precision, some losses take float32,
+everything else what it is given; and attention is the operation that the device has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+
+from neocog.analysis.attention import attend, attend_native, is_native, multi_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,16 +40,31 @@ _FULL: frozenset[Any] = frozenset(
 """Those that it runs in float32."""
 
 
+_RECURRENT: Mapping[str, str] = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn_tanh": "RNN",
+    "rnn_relu": "RNN",
+}
+"""Functions that fall apart into single steps of time on the meta device, but run as one operation,
+with a memory of its own, elsewhere."""
+
+
 class Autocast(TorchFunctionMode):
-    """A context in which functions cast what they are given.
+    """A context in which functions cast what they are given, and attention is the device's own.
 
     Args:
         dtype: the lower precision; None casts nothing.
+        device: where the forward would run.
     """
 
-    def __init__(self, dtype: torch.dtype | None) -> None:
+    def __init__(self, dtype: torch.dtype | None, device: str) -> None:
         super().__init__()
         self._dtype = dtype
+        self._device = device
+        self._native = False
+        self.rough: set[str] = set()
+        """Layers that ran another way than they would on the device."""
 
     def __torch_function__(
         self,
@@ -57,16 +75,32 @@ class Autocast(TorchFunctionMode):
     ) -> Any:
         """Cast, then call."""
         kwargs = dict(kwargs or {})
+        if func is F.multi_head_attention_forward:
+            outer = self._native
+            plain = self._dtype is None and len(args) > 4
+            self._native = plain and is_native(args[0], args[1], args[2], args[4])
+            try:
+                with self:
+                    return multi_head(*args, **kwargs)
+            finally:
+                self._native = outer
+        recurrent = _RECURRENT.get(getattr(func, "__name__", ""))
+        if recurrent:
+            self.rough.add(recurrent)
         wanted = None
         if self._dtype is not None:
             if func in _LOWER:
                 wanted = self._dtype
             elif func in _FULL:
                 wanted = torch.float32
-        if wanted is None:
-            return func(*args, **kwargs)
-        args = tuple(_cast(one, wanted) for one in args)
-        return func(*args, **{key: _cast(one, wanted) for key, one in kwargs.items()})
+        if wanted is not None:
+            args = tuple(_cast(one, wanted) for one in args)
+            kwargs = {key: _cast(one, wanted) for key, one in kwargs.items()}
+        if func is F.scaled_dot_product_attention:
+            if self._native:
+                return attend_native(args[0], args[1], args[2])
+            return attend(*args, **kwargs, device=self._device)
+        return func(*args, **kwargs)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

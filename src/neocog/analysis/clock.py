@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neocog.analysis.step import Shape
+from neocog.analysis.works import Shape
 from neocog.chance import MASK, mix
 from neocog.host import memory_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from neocog.analysis.step import Work
+    from neocog.analysis.works import Work
 
 __all__ = ["FOOTPRINT", "FREE", "Replay", "quiet", "replay", "seconds"]
 

@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neocog.analysis import shortcut, work
+from neocog.analysis import shortcut
 from neocog.analysis.autocast import Autocast
 from neocog.analysis.trace import Running, TraceError, empty_copy, explained, stand_ins, tensors_in
+from neocog.analysis.works import Work, noted, size_of
+from neocog.analysis.workspace import as_laid_out, is_guessed, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,67 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Phase",
-    "Shape",
     "Step",
     "Use",
-    "Work",
     "measure_passes",
     "measure_step",
     "measure_use",
     "usual_loss",
     "usual_optimizer",
-    "workspace",
 ]
 
 Phase = Literal["forward", "backward", "optimizer"]
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision → what autocast lowers to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Stands for a tensor among the arguments of an operation."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """An operation with its arguments: what two runs of it have in common if they cost the same."""
-
-    op: str
-    """Its name, without namespace `aten`."""
-    overload: str
-    """Of several of one name."""
-    args: tuple[Any, ...]
-    """Positional arguments; tensors are `Shape`s."""
-    kwargs: tuple[tuple[str, Any], ...]
-    """Keyword arguments."""
-    outputs: tuple[Shape, ...]
-    """What it made."""
-    view: bool
-    """It moves no bytes."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates."""
-        return work.macs(self.op, self.args, self.outputs)
-
-    @property
-    def inputs(self) -> tuple[Shape, ...]:
-        """Tensors among the arguments."""
-        return tuple(_shapes(self.args))
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written."""
-        if self.view:
-            return 0
-        return sum(one.bytes for one in self.inputs) + sum(one.bytes for one in self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +79,10 @@ class Step:
     """When."""
     passes: int
     """Most bytes of the forward and the backward pass alone, where the optimiser has no state."""
+    rough: tuple[str, ...]
+    """What runs another way on the device than it did here, so that work, time and memory are off
+    by a factor of some two (time: more): `LSTM`, `GRU`, `RNN` (one fused operation there, single
+    steps here), `float64 convolution` (of which it is not known what it holds); mostly empty."""
 
     @property
     def total_macs(self) -> int:
@@ -142,6 +100,8 @@ class Use:
     """How often each distinct operation runs; the phase is always `forward`."""
     peak: int
     """Most bytes at any moment, weights and batch included."""
+    rough: tuple[str, ...]
+    """As in `Step`."""
 
 
 class Steps(Protocol):
@@ -221,7 +181,7 @@ def measure_step(
         with meter.aside():
             rule = (optimizer or _usual)(twin) if learnt else None
         made = meter.total - started
-        with Autocast(DTYPES[precision]):
+        with Autocast(DTYPES[precision], device) as chosen:
             answer = forward(*given)
         with meter.outside():
             value = loss(answer)
@@ -250,14 +210,15 @@ def measure_step(
         trained=tuple(name for name, one in twin.named_parameters() if one.grad is not None),
         heaviest=meter.heaviest,
         activations=dict(meter.kept_by_path),
-        weights=sum(_bytes(one) for one in weights),
-        inputs=sum(_bytes(one) for one in given),
-        gradients=sum(_bytes(one.grad) for one in learnt if one.grad is not None),
+        weights=sum(size_of(one) for one in weights),
+        inputs=sum(size_of(one) for one in given),
+        gradients=sum(size_of(one.grad) for one in learnt if one.grad is not None),
         state=made + later,
         kept=meter.kept - started - made,
         peak=peaks[highest],
         peak_phase=highest,
         passes=max(meter.peaks["forward"], meter.peaks["backward"]),
+        rough=_rough(chosen, meter),
     )
 
 
@@ -305,13 +266,23 @@ def measure_use(
     meter = _Meter(running.now, device)
     for tensor in (*twin.parameters(), *twin.buffers(), *given):
         meter.hold(tensor)
-    with running, meter, torch.no_grad(), explained(running), Autocast(DTYPES[precision]):
+    chosen = Autocast(DTYPES[precision], device)
+    with running, meter, torch.no_grad(), explained(running), chosen:
         twin(*given)
     return Use(
         batch=int(given[0].shape[0]) if given and given[0].dim() else 1,
         work=dict(meter.work),
         peak=meter.peaks["forward"],
+        rough=_rough(chosen, meter),
     )
+
+
+def _rough(chosen: Autocast, meter: _Meter) -> tuple[str, ...]:
+    """What makes a prediction rough, in alphabetical order."""
+    names = set(chosen.rough)
+    if meter.on_processor and any(is_guessed(one) for _, one in meter.work):
+        names.add("float64 convolution")
+    return tuple(sorted(names))
 
 
 def _ready(
@@ -335,16 +306,12 @@ def _last(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 class _Meter(TorchDispatchMode):
     """Counts operations and the storages that live."""
 
     def __init__(self, running: Callable[[], tuple[int, str]], device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._on_processor = device == "cpu"
+        self.on_processor = device == "cpu"
         self.total = 0
         self.phase: Phase = "forward"
         self.peaks: dict[Phase, int] = dict.fromkeys(("forward", "backward", "optimizer"), 0)
@@ -413,15 +380,15 @@ class _Meter(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count it."""
         kwargs = kwargs or {}
-        noted = tuple(_noted(one) for one in args)
+        arguments = tuple(noted(one) for one in args)
         sources = {one.untyped_storage()._cdata for one in tensors_in(args)}
         schema = func._schema
         # The fused rules of optimisers write in place and return nothing; on the meta device there
         # is nothing to write, and not all of them can be called there.
         silent = schema.name.startswith("aten::_fused_") and not schema.returns
         answer: Any = None if silent else shortcut.run(func, args, kwargs)
-        if self._on_processor and schema.name == "aten::convolution":
-            answer = _as_laid_out(answer, args[:2])
+        if self.on_processor and schema.name == "aten::convolution":
+            answer = as_laid_out(answer, args[:2])
         made = list(tensors_in(answer))
         view = (
             bool(made)
@@ -435,15 +402,15 @@ class _Meter(TorchDispatchMode):
         item = Work(
             schema.name.removeprefix("aten::"),
             func._overloadname,
-            noted,
-            tuple((key, _noted(value)) for key, value in kwargs.items()),
-            tuple(_shape(one) for one in made),
+            arguments,
+            tuple((key, noted(value)) for key, value in kwargs.items()),
+            tuple(noted(one) for one in made),
             view,
         )
         if self._aside or schema.name.startswith("profiler::"):
             return answer
         self.work[self.phase, item] += 1
-        if self._on_processor:
+        if self.on_processor:
             busy = self.total + workspace(item)
             self.peaks[self.phase] = max(self.peaks[self.phase], busy)
         macs = item.macs
@@ -475,73 +442,3 @@ class _Meter(TorchDispatchMode):
                 if found < len(self._paths):
                     return self._paths[found]
         return ""
-
-
-def _as_laid_out(answer: Tensor, given: Sequence[Tensor]) -> Tensor:
-    """What a convolution made, channels last if pictures or kernels are: so it does on a processor,
-    but not on the meta device."""
-    last = torch.channels_last if answer.dim() == 4 else torch.channels_last_3d
-    if answer.dim() not in (4, 5) or not any(
-        one.is_contiguous(memory_format=last) and not one.is_contiguous() for one in given
-    ):
-        return answer
-    return answer.contiguous(memory_format=last)
-
-
-def workspace(item: Work) -> int:
-    """Bytes that a convolution holds on a processor beside its inputs and outputs.
-
-    oneDNN computes on blocks of 16 channels. Pictures that lie channels first are laid out anew on
-    the way in and on the way out; those that lie channels last are taken as they are, and only the
-    kernels are laid out anew (twice in the backward pass: as read, and as accumulated in float32).
-    The rules were read off PyTorch's record of allocations, for 28 convolutions.
-    """
-    if item.op == "convolution":
-        source: Shape = item.args[0]
-        weight: Shape = item.args[1]
-        if _is_last(source):
-            return weight.bytes
-        return weight.bytes + max(_blocked(source), item.outputs[0].bytes)
-    if item.op == "convolution_backward":
-        grad: Shape = item.args[0]
-        source, weight = item.args[1], item.args[2]
-        if _is_last(source):
-            return 2 * weight.bytes
-        strided = any(one > 1 for one in item.args[4])
-        return weight.bytes + max(_blocked(source) + grad.bytes, 2 * source.bytes * strided)
-    return 0
-
-
-def _is_last(one: Shape) -> bool:
-    return len(one.strides) > 2 and one.strides[1] == 1 and one.shape[1] > 1
-
-
-def _blocked(source: Shape) -> int:
-    """Pictures of up to three channels have a kernel of their own and stay as they are."""
-    return source.bytes if source.shape[1] > 3 else 0
-
-
-def _shape(tensor: Tensor) -> Shape:
-    return Shape(
-        tuple(tensor.shape),
-        tuple(tensor.stride()),
-        str(tensor.dtype).removeprefix("torch."),
-        _bytes(tensor),
-    )
-
-
-def _noted(argument: Any) -> Any:
-    """An argument as it can be compared: tensors as shapes, lists as tuples."""
-    if isinstance(argument, Tensor):
-        return _shape(argument)
-    if isinstance(argument, list | tuple):
-        return tuple(_noted(one) for one in argument)
-    return argument
-
-
-def _shapes(argument: Any) -> Iterable[Shape]:
-    for one in argument:
-        if isinstance(one, Shape):
-            yield one
-        elif isinstance(one, tuple):
-            yield from _shapes(one)
