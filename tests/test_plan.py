@@ -128,6 +128,38 @@ def test_any_module_and_any_number_of_axes() -> None:
     assert plan_of(words, tokens, time=False).parameters == 50 * 8 + 80 * 3 + 3
 
 
+class Reader(nn.Module):
+    """L×8 → 10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.LSTM(8, 16, batch_first=True)
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.out(self.words(x)[0][:, -1])
+        return answer
+
+
+def test_what_cannot_be_foreseen_has_wide_ranges_and_is_named() -> None:
+    found = plan_of(Reader(), (12, 8), how=How(batch=8), time=False)
+    costs = found.costs
+    assert costs is not None
+    assert costs.rough == ("LSTM",)
+    assert found.json["training"]["rough"] == ["LSTM"]
+    assert str(found).splitlines()[-1].endswith(": LSTM")
+    assert "everything seen from words on" in str(found)
+    plain = plan_of(nn.Sequential(nn.Flatten(), nn.Linear(96, 10)), (12, 8), time=False).costs
+    assert plain is not None
+    assert plain.rough == ()
+
+    def width(one: Range) -> float:
+        return one.high / one.low
+
+    assert width(costs.peak) == pytest.approx(4 * width(plain.peak))
+    assert width(costs.use_peak) == pytest.approx(4 * width(plain.use_peak))
+
+
 def test_a_network_that_cannot_be_trained_still_has_a_table() -> None:
     found = plan_of(nn.MaxPool2d(2), (3, 8, 8), time=False)
     assert found.costs is None

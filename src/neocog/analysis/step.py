@@ -80,9 +80,9 @@ class Step:
     passes: int
     """Most bytes of the forward and the backward pass alone, where the optimiser has no state."""
     rough: tuple[str, ...]
-    """What runs another way on the device than it did here, so that work, time and memory are off
-    by a factor of some two (time: more): `LSTM`, `GRU`, `RNN` (one fused operation there, single
-    steps here), `float64 convolution` (of which it is not known what it holds); mostly empty."""
+    """What makes work, memory and time uncertain by a factor of some two (time: four): `LSTM`,
+    `GRU`, `RNN` (one fused operation on the device, single steps here), `float64 convolution` (of
+    which it is not known what it holds), operations that are not PyTorch's; mostly empty."""
 
     @property
     def total_macs(self) -> int:
@@ -282,6 +282,7 @@ def _rough(chosen: Autocast, meter: _Meter) -> tuple[str, ...]:
     names = set(chosen.rough)
     if meter.on_processor and any(is_guessed(one) for _, one in meter.work):
         names.add("float64 convolution")
+    names.update(one.op for _, one in meter.work if "::" in one.op)
     return tuple(sorted(names))
 
 

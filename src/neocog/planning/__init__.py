@@ -161,6 +161,7 @@ def _training(costs: Costs) -> dict[str, Any]:
         "free_bytes": costs.free,
         "largest_batch": costs.largest_batch,
         "timed": costs.timed,
+        "rough": list(costs.rough),
         "use": {
             "peak_bytes": asdict(costs.use_peak),
             "seconds": asdict(costs.use_seconds) if costs.use_seconds else None,

@@ -38,6 +38,8 @@ _PEAK = (0.90, 1.12)
 """Low and high end of a predicted peak over its value. Of 30 pairs of network and batch on a
 processor 28 measured peaks lay within (benchmarks/plans.py); the others, a tiny network and one of
 depthwise kernels in bf16, needed up to a third more."""
+_ROUGH_MEMORY, _ROUGH_TIME = 2.0, 4.0
+"""How much wider ranges are where a step is rough (`analysis.step.Step`)."""
 _SPARE = 0.9
 """Share of the free memory that a run may take: the rest is for the program and its data."""
 
@@ -187,7 +189,9 @@ def costs(
     if free is not None and largest:
         twice = steps.measure_passes(module, _batched(sample, 2 * how.batch), loss=loss, **settings)
     timing = Times(how, step, use, measure=measure) if time or measure else None
-    return Costs(
+    rough = tuple(sorted({*step.rough, *use.rough}))
+    room = None if free is None else free * _SPARE / (_PEAK[1] * (_ROUGH_MEMORY if rough else 1))
+    found = Costs(
         how=how,
         peak=_range(step.peak),
         use_peak=_range(use.peak),
@@ -203,8 +207,20 @@ def costs(
         macs_back=_assigned(layers, {path: back for path, (_, back) in step.macs.items()}),
         bounds=timing.bounds(layers, step) if timing else (),
         free=free,
-        largest_batch=_largest(step, twice, free) if free is not None and largest else None,
+        largest_batch=_largest(step, twice, room) if room is not None and largest else None,
+        rough=rough,
         timed="" if timing is None else "measured" if measure else "profile",
+    )
+    return _widened(found) if rough else found
+
+
+def _widened(found: Costs) -> Costs:
+    return replace(
+        found,
+        peak=found.peak.wider(_ROUGH_MEMORY),
+        use_peak=found.use_peak.wider(_ROUGH_MEMORY),
+        seconds=found.seconds and found.seconds.wider(_ROUGH_TIME),
+        use_seconds=found.use_seconds and found.use_seconds.wider(_ROUGH_TIME),
     )
 
 
@@ -212,21 +228,20 @@ def _range(value: int) -> Range:
     return Range(value=value, low=_PEAK[0] * value, high=_PEAK[1] * value)
 
 
-def _largest(step: Step, twice: int, free: int) -> int:
+def _largest(step: Step, twice: int, room: float) -> int:
     """The largest batch that fits: the peak grows by the same for every sample, since what does not
     (weights, gradients, state) is there for any batch.
 
     Args:
         step: of one batch.
         twice: `passes` of a batch that is twice as large.
-        free: bytes.
+        room: bytes that a step may take.
     """
     slope = (twice - step.passes) / step.batch
     if slope <= 0:
         return step.batch
     fixed = step.passes - slope * step.batch + step.state
-    room = free * _SPARE / _PEAK[1] - fixed
-    return max(0, math.floor(room / slope))
+    return max(0, math.floor((room - fixed) / slope))
 
 
 def _assigned(layers: Sequence[Layer], by_path: Mapping[str, int]) -> tuple[int, ...]:

@@ -33,6 +33,10 @@ class Range:
         """It and something that is known."""
         return Range(value=self.value + more, low=self.low + more, high=self.high + more)
 
+    def wider(self, factor: float) -> Range:
+        """So many times less certain, either way."""
+        return Range(value=self.value, low=self.low / factor, high=self.high * factor)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
@@ -113,6 +117,9 @@ class Costs:
     """Bytes of memory that are free now; None where the system does not say."""
     largest_batch: int | None
     """The largest batch whose step fits into them."""
+    rough: tuple[str, ...]
+    """What makes these numbers less certain than their ranges usually are, which are wider for it:
+    see `analysis.step.Step`; mostly empty."""
     timed: str
     """`profile`: from what this machine does with typical operations; `measured`: each operation of
     this network was timed; empty: no times."""

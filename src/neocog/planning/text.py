@@ -25,6 +25,7 @@ __all__ = [
     "span_text",
 ]
 
+ROUGH = "the ranges are wide, since this costs something else on the device than can be foreseen"
 _WIDTH = 100
 _LONGEST = 44
 """Characters of a layer's name; the middle of a longer one is left out."""
@@ -110,7 +111,10 @@ def headline(network: Network) -> str:
         f"{amount(macs)}MAC" if macs >= 1e4 else f"{macs} MAC",
     ]
     whole = network.fields.whole()
-    if whole:
+    if whole and max(whole) == 1 and any(layer.everything for layer in network.layers):
+        gate = next(one for one in network.layers if one.everything)
+        found.append(f"everything seen from {gate.name} on")
+    elif whole:
         gate = next((one for one in network.layers if one.everything and one.field), None)
         field = f"receptive field {shape_text(whole)}"
         found.append(f"{field} by windows, everything from {gate.name} on" if gate else field)
@@ -222,6 +226,8 @@ def _costs(costs: Costs) -> list[str]:
     if costs.use_seconds:
         used += f", time {between(costs.use_seconds, span_text)}"
     rows.append(("an answer to one sample", used))
+    if costs.rough:
+        rows.append(("roughly", f"{ROUGH}: {', '.join(costs.rough)}"))
     width = max(len(name) for name, _ in rows)
     found = []
     for name, words in rows:
