@@ -32,6 +32,8 @@ import numpy as np
 import pages
 from PIL import Image
 
+from neocog.host import Watch
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -231,7 +233,7 @@ def main() -> None:
         if folder is None:
             folder, size = Path(work) / "pictures", f"{given.size}×{given.size} synthetic"
             make(folder, 500 if given.quick else given.images, given.size)
-        watch = machine.Watch()
+        watch = Watch()
         times = measure(folder, 2 if given.quick else given.rounds)
         print("\n".join(report(home, times, len(_paths(str(folder))), size, watch.others())))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Watch", "cores", "describe", "grant", "words"]
+__all__ = ["cores", "describe", "grant", "words"]
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 """What decides how fast a convolution is."""
@@ -50,37 +49,6 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
-
-
-class Watch:
-    """How much of the machine other programs take while we measure."""
-
-    def __init__(self) -> None:
-        self.busy, self.own, self.began = _busy(), _own(), time.monotonic()
-
-    def others(self) -> float | None:
-        """Processors that others kept busy since the watch began, on average; the hypervisor's
-        share counts. None where the system does not say. Helpers count once they have ended."""
-        busy = _busy()
-        if busy is None or self.busy is None:
-            return None
-        spent = max(1e-9, time.monotonic() - self.began)
-        return round(max(0.0, busy - self.busy - (_own() - self.own)) / spent, 2)
-
-
-def _busy() -> float | None:
-    """Processor seconds of everything since the start of the machine."""
-    try:
-        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
-    except OSError:  # not Linux
-        return None
-    user, nice, system, _, _, *rest = (int(word) for word in words[1:9])
-    return float(user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
-
-
-def _own() -> float:
-    """Processor seconds of this process and of those it started, once they have ended."""
-    return sum(os.times()[:4])
 
 
 def words(found: dict[str, Any]) -> str:

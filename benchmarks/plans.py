@@ -240,7 +240,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    about, watch, began = machine.describe(), machine.Watch(), time.monotonic()
+    about, watch, began = machine.describe(), host.Watch(), time.monotonic()
     profiles, took = {}, {}
     for precision in ("fp32", "bf16"):
         start = time.perf_counter()
@@ -286,6 +286,8 @@ def main() -> None:
         f"{len(pairs)} pairs in {result['minutes']} minutes; others kept"
         f" {result['machine']['busy_with_others']} cores busy. {machine.words(about)}.",
     ]
+    if given.pairs >= len(PAIRS) or given.out:
+        pages.section(given.out or pages.HOME, "plans", lines)
     print("\n".join(lines))
 
 

@@ -25,6 +25,8 @@ import machine
 import pages
 from figures import BARE, FIGURES, SIDES, Figure
 
+from neocog.host import Watch
+
 __all__ = ["main"]
 
 LONGEST = 600
@@ -170,7 +172,7 @@ def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
     sides: dict[str, dict[str, Any]] = {
         side: {"how": SIDES[side].how, "rounds": []} for side in setting.sides
     }
-    watch, began = machine.Watch(), time.monotonic()
+    watch, began = Watch(), time.monotonic()
     fastest = setting.choice
     ceilings = [side for side in sides if SIDES[side].module == BARE]
     if ceilings and not fastest:

@@ -9,6 +9,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,40 @@ def test_numbers_for_people() -> None:
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError):
         size_of(text)
+
+
+def test_a_disturbed_measurement_of_the_machine_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from neocog.planning import times
+
+    monkeypatch.setenv("NEOCOG_CACHE", str(tmp_path))
+    made = dataclasses.replace(times.machine_profile(How()), call=1.0)
+    calls: list[float] = []
+
+    def measure(device: torch.device, **how: object) -> object:
+        calls.append(time.time())
+        return made
+
+    class Disturbed:
+        def others(self) -> float:
+            return busy
+
+    monkeypatch.setattr(times, "measure_profile", measure)
+    monkeypatch.setattr(times, "Watch", Disturbed)
+    for one in tmp_path.glob("profiles/*"):
+        one.unlink()
+    busy = 0.9
+    assert times.machine_profile(How()) == made
+    assert times.machine_profile(How()) == made
+    assert len(calls) == 1
+    found = plan_of(nn.Linear(4, 2), (4,)).costs
+    assert found is not None
+    assert found.busy == 0.9
+    later = time.time() + times.AGAIN
+    monkeypatch.setattr(times.time, "time", lambda: later)
+    busy = 0.0
+    assert times.machine_profile(How()) == made
+    monkeypatch.setattr(times.time, "time", lambda: later + 10 * times.AGAIN)
+    assert times.machine_profile(How()) == made
+    assert len(calls) == 2

@@ -27,6 +27,8 @@ PLACES = {
     "test": "data.test",
     "max_bad": "data.max_bad",
     "strict": "data.strict",
+    "origin": "transfer.source",
+    "freeze": "transfer.freeze",
 }
 """Where an option lives in the recipe."""
 
@@ -50,6 +52,8 @@ def recipe_of(
         value = options[option]
         if option == "val" and value is not None:
             value = share(value)
+        if option == "freeze" and value is not None:
+            value = int(value) if value.isdecimal() else value
         if value is not None:
             values = place(values, path, value)
     values = apply_settings(values, settings)

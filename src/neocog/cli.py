@@ -90,6 +90,14 @@ def _bad_options(command: Any) -> Any:
 @click.option("--seed", type=int, help="Decides everything random.  [0]")
 @click.option("--val", help="Validation part: a share, or a source.  [0.1]")
 @click.option("--test", help="Test part: a source.")
+@click.option(
+    "--from", "origin", help="Begin with what a run, a file of weights, or timm:NAME has learnt."
+)
+@click.option(
+    "--freeze",
+    metavar="N|all",
+    help="Stages that keep it, from the picture on; all: everything but the last layer.",
+)
 @_bad_options
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="auto, fp32, bf16 or fp16.  [auto]")

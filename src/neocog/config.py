@@ -23,6 +23,7 @@ __all__ = [
     "Scalar",
     "ScheduleRecipe",
     "StopRecipe",
+    "TransferRecipe",
 ]
 
 MOST_THREADS = 256
@@ -370,6 +371,29 @@ class CheckpointRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransferRecipe:
+    """What a training begins with that was learnt elsewhere, and how much of it may change."""
+
+    source: str = ""
+    """A run's folder, a file of weights, or `timm:NAME`. Empty: fresh weights."""
+    freeze: int | Literal["all"] = 0
+    """How many stages of the network, from the picture on, keep their weights and statistics; all:
+    everything but the last layer does."""
+    decay: float | None = None
+    """Factor from the rate of a stage to that of the stage before it, so that what is general
+    changes least (Howard and Ruder 2018, arXiv 1801.06146); the last layer has the full rate.
+    None: 0.5 where there is a source, else 1."""
+    norms: Literal["learn", "keep"] = "learn"
+    """keep: all batch norms keep their statistics, scales and shifts, as small batches want it."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.freeze, int) and self.freeze < 0:
+            raise ConfigError(f"transfer.freeze is 0 stages or more, or all, got {self.freeze}")
+        if self.decay is not None and not 0 < self.decay <= 1:
+            raise ConfigError(f"transfer.decay lies in (0, 1], got {self.decay}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """All that decides a run."""
 
@@ -402,3 +426,5 @@ class Recipe:
     """Lower the rate on a plateau."""
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
     """What is kept on the way."""
+    transfer: TransferRecipe = field(default_factory=TransferRecipe)
+    """What it begins with."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["born", "cores", "memory_held", "memory_kept", "wait_patiently"]
+__all__ = ["Watch", "born", "cores", "memory_held", "memory_kept", "wait_patiently"]
 
 SPIN = "1000"
 """Turns that a thread of GNU OpenMP waits in a loop for the others before it sleeps. By default it
@@ -56,6 +56,37 @@ def wait_patiently() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+
+
+class Watch:
+    """How much of the machine other programs take meanwhile."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._began = _busy(), _own(), time.monotonic()
+
+    def others(self) -> float | None:
+        """Processors that others kept busy since the watch began, on average; the hypervisor's
+        share counts. None where the system does not say. Helpers count once they have ended."""
+        busy = _busy()
+        if busy is None or self._busy is None:
+            return None
+        spent = max(1e-9, time.monotonic() - self._began)
+        return round(max(0.0, busy - self._busy - (_own() - self._own)) / spent, 2)
+
+
+def _busy() -> float | None:
+    """Processor seconds of everything since the start of the machine."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
+            user, nice, system, _, _, *rest = (int(word) for word in file.readline().split()[1:9])
+    except (OSError, ValueError):  # not Linux
+        return None
+    return float(user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _own() -> float:
+    """Processor seconds of this process and of those it started, once they have ended."""
+    return sum(os.times()[:4])
 
 
 @contextlib.contextmanager

@@ -20,7 +20,21 @@ if TYPE_CHECKING:
 
     from neocog.records import InputSpec, Views
 
-__all__ = ["MARGIN", "Fit", "Normalize", "Predictor", "covering_size"]
+__all__ = ["MARGIN", "Fit", "Normalize", "Predictor", "covering_size", "output_layer"]
+
+
+def output_layer(network: nn.Module) -> str:
+    """Path of the layer whose rows are the outputs: the last `nn.Linear` in the order of
+    registration; where there is none, as in a fully convolutional network, the last convolution;
+    empty where there is neither, or the network is that layer.
+
+    >>> output_layer(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+    '2'
+    """
+    parts: list[tuple[str, nn.Module]] = list(network.named_modules())
+    linear = [name for name, part in parts if isinstance(part, nn.Linear)]
+    kernels = [name for name, part in parts if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    return (linear or kernels or [""])[-1]
 
 
 class Fit(nn.Module):

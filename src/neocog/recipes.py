@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from neocog.data import augment
 
 if TYPE_CHECKING:
-    from neocog.config import EngineRecipe, OptimRecipe, Recipe
+    from neocog.config import AugmentRecipe, EngineRecipe, OptimRecipe, Recipe
     from neocog.data.dataset import Dataset
     from neocog.records import Views
 
@@ -110,13 +110,28 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
             channels=3 if data.channels == 3 else 1,
         ),
         augment=augment.resolve(
-            recipe.augment,
+            _asked(recipe),
             channels=data.channels,
             size=data.size,
             classes=data.classes,
             kind=data.kind,
             uniform=data.images.uniform,
         ),
+    )
+
+
+def _asked(recipe: Recipe) -> AugmentRecipe:
+    """What training pictures go through; where all but the last layer is frozen and nobody asks for
+    more, nothing: what the frozen part answers then has to be computed once only."""
+    if recipe.transfer.freeze != "all":
+        return recipe.augment
+    asked = recipe.augment
+    return dataclasses.replace(
+        asked,
+        flip=asked.flip or 0.0,
+        shift=asked.shift or 0.0,
+        rotate=asked.rotate or 0.0,
+        scale=asked.scale or 0.0,
     )
 
 

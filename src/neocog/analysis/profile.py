@@ -119,12 +119,11 @@ class Estimate:
     """Share of the time that comes from the profile, not from timing the operation itself."""
 
 
-REPLAYED = (0.8, 1.25)
-"""Factors from an estimate by replay to the ends of its range: of the pairs of
-`benchmarks/plans.py` whose own steps lay within a factor of three, 25 of 27 took 0.83 to 1.16 times
-the estimate (the two others 0.56 and 0.72). The other three were disturbed, since half a core was
-busy with other work while they ran (in one, the same step took 196 to 2,685 ms; cnn in bf16 with
-128 pictures took 1,062 ms on the median, 342 at best): they say nothing about the estimate."""
+REPLAYED = (0.8, 1.5)
+"""Factors from an estimate by replay to the ends of its range. On a quiet machine 25 of 27 pairs of
+`benchmarks/plans.py` took 0.83 to 1.16 times the estimate; where others kept a quarter of a core of
+two busy, 27 of 30 took 0.86 to 1.49 times, and tiny steps up to 1.85 times. A step is disturbed
+more often than a single operation, so the range reaches further up."""
 PROFILED = (0.44, 2.3)
 """The same where the profile stands in: 25 of the 27 took 0.45 to 2.26 times the estimate, one 0.37
 and one 23 times. The range is wide because the rate of a kind of operation differs from network to

@@ -6,7 +6,7 @@ Imports data, layers and floor 0.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -65,6 +65,10 @@ class Job:
     """Where the network is."""
     choice: Choice
     """How the arithmetic is done."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Parameter → factor of its learning rate; 1 for those that are not named."""
+    still: tuple[str, ...] = ()
+    """Paths of the modules that stay in evaluation mode: batch norms keep their statistics."""
     ends: float | None = None
     """When the whole run must be over, by `time.monotonic`; None: when its epochs are done."""
 

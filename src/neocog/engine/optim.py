@@ -1,9 +1,9 @@
 """How weights move: eight rules, gradient centralisation, penalties, clipping. Floor 2, engine.
 
-Imports floor 0, this room and torch. The arithmetic is torch.optim's, and `muon`'s; this file
-chooses groups and kernels, gives Muon the matrices it wants, and keeps the state by parameter name
-and in logical axis order, so that a checkpoint neither knows nor cares about memory layout, device
-or kernel.
+Imports layers, floor 0, this room and torch. The arithmetic is torch.optim's, and `muon`'s; this
+file chooses groups and kernels, gives Muon the matrices it wants, and keeps the state by parameter
+name and in logical axis order, so that a checkpoint neither knows nor cares about memory layout,
+device or kernel.
 
 Where torch's rules differ from the textbook ones (the tests hold both against NumPy):
 
@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from neocog.engine.muon import Muon
+from neocog.engine.slots import MatrixSlot, Slot
 from neocog.errors import ConfigError, RunError
+from neocog.layers import output_layer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -74,21 +76,19 @@ class Optimizers:
     """
 
     def __init__(
-        self, rule: str, parts: Sequence[tuple[torch.optim.Optimizer, Sequence[_Slot]]]
+        self, rule: str, lr: float, parts: Sequence[tuple[torch.optim.Optimizer, Sequence[Slot]]]
     ) -> None:
         self.rule = rule
+        self.lr = lr
+        """The learning rate of the next step."""
         self._parts = tuple((optimizer, tuple(slots)) for optimizer, slots in parts)
-        # The rates of the parts keep the ratio that they begin with.
-        first = self.lr
-        self._ratios = tuple(one.param_groups[0]["lr"] / first for one, _ in self._parts)
+        # The rates of all groups keep the ratio to it that they begin with.
+        self._ratios = tuple(
+            tuple(group["lr"] / lr for group in one.param_groups) for one, _ in self._parts
+        )
         self._slots = tuple(slot for _, slots in self._parts for slot in slots)
         self.parameters: tuple[nn.Parameter, ...] = tuple(slot.parameter for slot in self._slots)
         self._places = self._where()
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step."""
-        return float(self._parts[0][0].param_groups[0]["lr"])
 
     @property
     def parts(self) -> list[torch.optim.Optimizer]:
@@ -101,9 +101,10 @@ class Optimizers:
         return [{"params": list(self.parameters), "lr": self.lr}]
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the first part, and of the others in proportion."""
-        for (optimizer, _), ratio in zip(self._parts, self._ratios, strict=True):
-            for group in optimizer.param_groups:
+        """Set the learning rate, and that of every group in proportion."""
+        self.lr = lr
+        for (optimizer, _), ratios in zip(self._parts, self._ratios, strict=True):
+            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
                 group["lr"] = lr * ratio
 
     def zero_grad(self) -> None:
@@ -183,100 +184,6 @@ class Optimizers:
         return [(p.data_ptr(), p.stride()) for p in self.parameters]
 
 
-class _Slot:
-    """One parameter and the tensor that its torch optimiser sees: here, the parameter itself."""
-
-    def __init__(self, name: str, parameter: nn.Parameter) -> None:
-        self.name = name
-        self.parameter = parameter
-        self.target = parameter
-
-    def bind(self) -> None:
-        """Find the parameter's memory again."""
-
-    def before(self) -> None:
-        """Make the gradient ready for the step."""
-        grad = self.parameter.grad
-        if grad is not None and grad.stride() != self.parameter.stride():
-            # Fused kernels walk both in memory order without a look at the strides.
-            self.parameter.grad = torch.empty_like(self.parameter).copy_(grad)
-
-    def after(self) -> None:
-        """Bring the result home."""
-
-    def flatten(self, value: Any) -> Any:
-        """A copy of a state entry, laid out like the parameter."""
-        if not isinstance(value, Tensor):
-            return value
-        if not value.dim() or value.shape != self.parameter.shape:
-            return value.clone()
-        like = torch.empty_like(self.parameter, dtype=value.dtype, requires_grad=False)
-        return like.copy_(value)
-
-    def unflatten(self, value: Any) -> Any:
-        """A state entry in the parameter's shape."""
-        return value
-
-
-class _MatrixSlot(_Slot):
-    """A kernel that Muon sees as a matrix, out × rest.
-
-    The matrix is a view of the kernel's memory wherever one exists. A channels-last kernel is
-    viewed as out × (h, w, in): the columns come in another order than out × (in, h, w), which
-    Muon's update does not mind, for orthogonalising commutes with permuting columns.
-    """
-
-    def __init__(self, name: str, parameter: nn.Parameter, normalize: bool) -> None:
-        super().__init__(name, parameter)
-        self.normalize = normalize
-        self.target = nn.Parameter(parameter.detach().flatten(1), requires_grad=True)
-        self.bind()
-
-    def bind(self) -> None:
-        """View the parameter's memory; copy in and out around each step where no view exists."""
-        weight = self.parameter.detach()
-        axes = tuple(range(weight.dim()))
-        channels_last = (0, *axes[2:], 1)
-        if not weight.is_contiguous() and weight.permute(channels_last).is_contiguous():
-            axes = channels_last
-        ordered = weight.permute(axes)
-        self.axes = axes
-        self.ordered_shape = ordered.shape
-        self.copied = not ordered.is_contiguous()
-        self.target.data = ordered.reshape(weight.shape[0], -1)
-
-    def before(self) -> None:
-        """Hand the gradient, and the weights if no view exists, to the matrix."""
-        grad = self.parameter.grad
-        if self.copied:
-            self.target.data.copy_(self._matrix(self.parameter.detach()))
-        self.target.grad = None if grad is None else self._matrix(grad)
-        if self.normalize and grad is not None:
-            matrix = self.target.data
-            # A matrix of zeros has no direction to keep.
-            matrix *= matrix.shape[0] ** 0.5 / matrix.norm().clamp(min=1e-12)
-
-    def after(self) -> None:
-        """Drop the gradient's view; copy the weights back if no view exists."""
-        self.target.grad = None
-        if self.copied:
-            self.parameter.copy_(self.unflatten(self.target.detach()))
-
-    def flatten(self, value: Any) -> Any:
-        """A copy of a state entry of the parameter's shape, as the matrix."""
-        return self._matrix(value).clone() if isinstance(value, Tensor) and value.dim() else value
-
-    def unflatten(self, value: Any) -> Any:
-        """A state entry of the matrix's shape, in the parameter's (a view)."""
-        if not isinstance(value, Tensor) or not value.dim():
-            return value
-        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        return value.view(self.ordered_shape).permute(inverse)
-
-    def _matrix(self, value: Tensor) -> Tensor:
-        return value.permute(self.axes).reshape(value.shape[0], -1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
     """How one torch optimiser is made."""
@@ -286,7 +193,11 @@ class _Rule:
 
 
 def build(
-    model: nn.Module, recipe: OptimRecipe, *, beside: Collection[str] | None = None
+    model: nn.Module,
+    recipe: OptimRecipe,
+    *,
+    beside: Collection[str] | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizers:
     """The optimiser of a recipe, over the parameters of `model` that require a gradient.
 
@@ -306,6 +217,7 @@ def build(
         model: the network.
         recipe: the rule and its settings; `lr` and `weight_decay` default to `RATES` and `DECAY`.
         beside: muon: names of the matrices that AdamW takes. None: `head_names(model)`.
+        rates: name of a parameter → factor of its rate; 1 for those that are not named.
 
     Raises:
         ConfigError: nothing to train, or a name in `beside` that is no trainable parameter.
@@ -328,17 +240,17 @@ def build(
         matrices -= chosen
     kinds = {parameter.device.type for _, parameter in named}
     rules = _rules(recipe, kinds.pop() if len(kinds) == 1 else "mixed")
-    parts: list[tuple[torch.optim.Optimizer, list[_Slot]]] = []
+    parts: list[tuple[torch.optim.Optimizer, list[Slot]]] = []
     for rule in rules:
         if rule.make is Muon:
-            mine: list[_Slot] = [
-                _MatrixSlot(n, p, recipe.normalize) for n, p in named if n in matrices
+            mine: list[Slot] = [
+                MatrixSlot(n, p, recipe.normalize) for n, p in named if n in matrices
             ]
         else:
-            mine = [_Slot(n, p) for n, p in named if n not in matrices]
+            mine = [Slot(n, p) for n, p in named if n not in matrices]
         if mine:
-            parts.append(_part(rule, mine))
-    return Optimizers(recipe.name, parts)
+            parts.append(_part(rule, mine, rates or {}))
+    return Optimizers(recipe.name, _rate(recipe), parts)
 
 
 def head_names(model: nn.Module) -> frozenset[str]:
@@ -349,9 +261,9 @@ def head_names(model: nn.Module) -> frozenset[str]:
     >>> sorted(head_names(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))))
     ['2.weight']
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if linear:
-        prefix = f"{linear[-1]}." if linear[-1] else ""
+    path = output_layer(model)
+    if isinstance(model.get_submodule(path), nn.Linear):
+        prefix = f"{path}." if path else ""
         return frozenset(
             name for name, p in model.named_parameters() if name.startswith(prefix) and p.dim() >= 2
         )
@@ -384,11 +296,15 @@ def _matrix_names(model: nn.Module) -> set[str]:
     }
 
 
+def _rate(recipe: OptimRecipe) -> float:
+    return RATES[recipe.name] if recipe.lr is None else recipe.lr
+
+
 def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
     """The torch optimisers of a recipe with their settings."""
     name = recipe.name
     decay = recipe.weight_decay if recipe.weight_decay is not None else DECAY.get(name, 0.0)
-    shared = {"lr": RATES[name] if recipe.lr is None else recipe.lr, "weight_decay": decay}
+    shared = {"lr": _rate(recipe), "weight_decay": decay}
 
     def kernel(rule: str) -> dict[str, bool]:
         if rule in FUSED.get(device, ()):
@@ -425,15 +341,31 @@ def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
     return [_Rule(make=make, settings=shared | own | kernel(name))]
 
 
-def _part(rule: _Rule, slots: list[_Slot]) -> tuple[torch.optim.Optimizer, list[_Slot]]:
-    """A torch optimiser with a decayed and an undecayed group, and its slots in torch's order."""
-    decayed = [slot for slot in slots if slot.parameter.dim() >= 2]
-    plain = [slot for slot in slots if slot.parameter.dim() < 2]
-    groups: list[dict[str, Any]] = [{"params": [slot.target for slot in decayed]}]
-    groups.append({"params": [slot.target for slot in plain], "weight_decay": 0.0})
+def _part(
+    rule: _Rule, slots: list[Slot], rates: Mapping[str, float]
+) -> tuple[torch.optim.Optimizer, list[Slot]]:
+    """A torch optimiser with a decayed and an undecayed group for each rate, and its slots in
+    torch's order."""
+    groups: list[dict[str, Any]] = []
+    ordered: list[Slot] = []
+    factors = [rates.get(slot.name, 1.0) for slot in slots]
+    for factor in sorted(set(factors), reverse=True):
+        for is_decayed in (True, False):
+            mine = [
+                slot
+                for slot, own in zip(slots, factors, strict=True)
+                if own == factor and (slot.parameter.dim() >= 2) is is_decayed
+            ]
+            if not mine:
+                continue
+            group: dict[str, Any] = {"params": [slot.target for slot in mine]}
+            group["lr"] = rule.settings["lr"] * factor
+            if not is_decayed:
+                group["weight_decay"] = 0.0
+            groups.append(group)
+            ordered += mine
     make: Any = rule.make
-    optimizer = make([group for group in groups if group["params"]], **rule.settings)
-    return optimizer, [*decayed, *plain]
+    return make(groups, **rule.settings), ordered
 
 
 @torch.no_grad()

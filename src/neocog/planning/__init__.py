@@ -162,6 +162,7 @@ def _training(costs: Costs) -> dict[str, Any]:
         "largest_batch": costs.largest_batch,
         "timed": costs.timed,
         "rough": list(costs.rough),
+        "busy": costs.busy,
         "use": {
             "peak_bytes": asdict(costs.use_peak),
             "seconds": asdict(costs.use_seconds) if costs.use_seconds else None,

@@ -209,6 +209,7 @@ def costs(
         free=free,
         largest_batch=_largest(step, twice, room) if room is not None and largest else None,
         rough=rough,
+        busy=timing.busy if timing else 0.0,
         timed="" if timing is None else "measured" if measure else "profile",
     )
     return _widened(found) if rough else found

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from neocog.analysis.graph import Graph
     from neocog.analysis.summary import Layer, Unknown
 
-__all__ = ["Costs", "How", "Network", "Range"]
+__all__ = ["BUSY", "Costs", "How", "Network", "Range"]
+
+BUSY = 0.25
+"""Processors that other programs keep busy, from which on a measurement of this machine says more
+about them: with two cores, of which half of one was taken, operations of a few microseconds took
+up to 16 ms, whenever a thread had to wait for its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,8 @@ class Costs:
     rough: tuple[str, ...]
     """What makes these numbers less certain than their ranges usually are, which are wider for it:
     see `analysis.step.Step`; mostly empty."""
+    busy: float
+    """Processors that other programs kept busy while this machine was measured; 0 without times."""
     timed: str
     """`profile`: from what this machine does with typical operations; `measured`: each operation of
     this network was timed; empty: no times."""

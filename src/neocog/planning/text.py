@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from neocog.planning.nouns import BUSY
 from neocog.text import printable
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def headline(network: Network) -> str:
     ]
     whole = network.fields.whole()
     if whole and max(whole) == 1 and any(layer.everything for layer in network.layers):
-        gate = next(one for one in network.layers if one.everything)
-        found.append(f"everything seen from {gate.name} on")
+        first = next(one for one in network.layers if one.everything)
+        found.append(f"everything seen from {first.name} on")
     elif whole:
         gate = next((one for one in network.layers if one.everything and one.field), None)
         field = f"receptive field {shape_text(whole)}"
@@ -226,6 +227,8 @@ def _costs(costs: Costs) -> list[str]:
     if costs.use_seconds:
         used += f", time {between(costs.use_seconds, span_text)}"
     rows.append(("an answer to one sample", used))
+    if costs.busy >= BUSY:
+        rows.append(("", f"times are less certain: {costs.busy:.1f} cores were busy otherwise"))
     if costs.rough:
         rows.append(("roughly", f"{ROUGH}: {', '.join(costs.rough)}"))
     width = max(len(name) for name, _ in rows)

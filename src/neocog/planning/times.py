@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,8 @@ from neocog.analysis.profile import Profile, bound, estimate, measure_profile
 from neocog.data.cache import cache_dir
 from neocog.errors import NeocogError
 from neocog.files import read_json, write_json
-from neocog.planning.nouns import Range
+from neocog.host import Watch
+from neocog.planning.nouns import BUSY, Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Times", "known_profile", "machine_profile"]
 
 
+AGAIN = 600.0
+"""Seconds after which such a measurement is made again."""
+
+
 class Times:
     """Seconds of a step and of an answer, with what they are made of.
 
@@ -40,7 +46,7 @@ class Times:
     """
 
     def __init__(self, how: How, step: Step, use: Use, *, measure: bool) -> None:
-        self._profile = machine_profile(how)
+        self._profile, self.busy = _profile(how)
         measured = None
         if measure:
             works = [work for _, work in (*step.work, *use.work)]
@@ -64,24 +70,32 @@ def _range(found: Estimate) -> Range:
 
 
 def known_profile(how: How) -> Profile | None:
-    """What this machine does, where it was measured before."""
-    return _recall(_file(how))
+    """What this machine does, where it was measured before, and nobody disturbed that."""
+    known = _recall(_file(how))
+    return known[0] if known else None
 
 
 def machine_profile(how: How) -> Profile:
     """What this machine does, measured once for each precision and layout, then remembered."""
-    known = known_profile(how)
+    return _profile(how)[0]
+
+
+def _profile(how: How) -> tuple[Profile, float]:
+    """What this machine does, and how many processors others kept busy when that was measured."""
+    file = _file(how)
+    known = _recall(file)
     if known is not None:
         return known
-    file = _file(how)
+    watch = Watch()
     found = measure_profile(
         torch.device(how.device), precision=how.precision, channels_last=how.channels_last
     )
+    busy = watch.others() or 0.0
     # A cache that cannot be written costs some seconds the next time.
     with contextlib.suppress(OSError, NeocogError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, found.to_dict())
-    return found
+        write_json(file, {"profile": found.to_dict(), "busy": busy, "at": time.time()})
+    return found, busy
 
 
 def _file(how: How) -> Path:
@@ -91,15 +105,19 @@ def _file(how: How) -> Path:
         "torch": torch.__version__,
         "isa": torch.backends.cpu.get_cpu_capability(),
         "how": [how.precision, how.channels_last],
-        "form": 1,
+        "form": 2,
     }
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
     return cache_dir() / "profiles" / f"{name}.json"
 
 
-def _recall(file: Path) -> Profile | None:
-    """What was kept; None where there is nothing that can be used."""
+def _recall(file: Path) -> tuple[Profile, float] | None:
+    """What was kept; None where there is nothing that can be used, or not any more."""
     try:
-        return Profile.from_dict(read_json(file))
+        kept = read_json(file)
+        busy, at = float(kept["busy"]), float(kept["at"])
+        # Which clock it is does not matter: one that was set back measures once more.
+        fresh = busy < BUSY or 0 <= time.time() - at < AGAIN
+        return (Profile.from_dict(kept["profile"]), busy) if fresh else None
     except (OSError, NeocogError, KeyError, TypeError, ValueError):
         return None

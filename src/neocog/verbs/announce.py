@@ -30,6 +30,8 @@ def announce(prepared: Prepared, console: Console) -> None:
     for pair, number in data.duplicates.items():
         if number:
             console.say(f"note: {number:,} pictures of {pair} are the same")
+    for line in prepared.begun.told(job.network, recipe.transfer.source):
+        console.say(line)
     parameters = sum(p.numel() for p in job.network.parameters())
     size = length(recipe, len(data.splits["train"]))
     console.say(

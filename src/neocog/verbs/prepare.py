@@ -24,6 +24,7 @@ from neocog.errors import ConfigError
 from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import ModelSpec
+from neocog.verbs.transfer import begin
 
 if TYPE_CHECKING:
     from neocog.config import Recipe
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from neocog.engine.task import Task
     from neocog.records import InputSpec
     from neocog.verbs.console import Console
+    from neocog.verbs.transfer import Begun, Origin
 
 __all__ = ["UNNAMED", "Prepared", "prepare", "tune"]
 
@@ -48,6 +50,8 @@ class Prepared:
 
     job: Job
     model: ModelSpec
+    begun: Begun
+    """What its network begins with."""
 
 
 def prepare(
@@ -60,6 +64,7 @@ def prepare(
     ends: float | None,
     *,
     spec: InputSpec | None = None,
+    origin: Origin | None = None,
 ) -> Prepared:
     """Network, augmentation and statistics: everything that a mistake can be found in early.
 
@@ -72,12 +77,16 @@ def prepare(
         module: the network, of which a copy is taken; None: the recipe's.
         ends: when the run must be over.
         spec: what `dataset.spec` says of the data, where that is known already.
+        origin: the weights that the network begins with; None: fresh ones. The pictures are
+            normalised as for the network that learnt them, where that is known.
 
     Raises:
         ConfigError: the network does not take these pictures, or gives something else.
     """
     spec = dataset.spec(data) if spec is None else spec
     spec = dataclasses.replace(spec, views=recipes.views_for(recipe))
+    if origin and origin.input and origin.input.channels == spec.channels:
+        spec = dataclasses.replace(spec, mean=origin.input.mean, std=origin.input.std)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(chance.key(recipe.seed, "weights"))
         if module is not None:
@@ -102,6 +111,7 @@ def prepare(
     calibrate = getattr(network, "calibrate", None)
     if callable(calibrate):
         calibrate(_sample(data, spec))
+    begun = begin(network, recipe.transfer, origin, task.classes)
     network = network.to(device)
     _probe(network, spec, task, device)
     job = Job(
@@ -113,9 +123,11 @@ def prepare(
         augment=augment,
         device=device,
         choice=choice,
+        rates=begun.rates,
+        still=begun.frozen.still,
         ends=ends,
     )
-    return Prepared(job=job, model=model)
+    return Prepared(job=job, model=model, begun=begun)
 
 
 def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
@@ -149,9 +161,7 @@ def tune(prepared: Prepared, console: Console) -> Prepared:
         threads=choice.threads,
     )
     recipe = dataclasses.replace(job.recipe, engine=engine)
-    return Prepared(
-        job=dataclasses.replace(job, recipe=recipe, choice=choice), model=prepared.model
-    )
+    return dataclasses.replace(prepared, job=dataclasses.replace(job, recipe=recipe, choice=choice))
 
 
 def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device) -> None:

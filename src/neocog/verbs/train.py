@@ -25,7 +25,7 @@ from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.engine import callbacks as engine_callbacks
 from neocog.engine import checkpoint, loop
-from neocog.engine.job import Job, Outcome, length, plain
+from neocog.engine.job import Outcome, length, plain
 from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import clear_leftovers, write_json
@@ -34,7 +34,7 @@ from neocog.models import catalog
 from neocog.records import Manifest, scores_to_dict
 from neocog.run import EventLog, Run, headline, open_run
 from neocog.settings import to_dict
-from neocog.verbs import page, world
+from neocog.verbs import page, transfer, world
 from neocog.verbs.announce import announce
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console, Expected
@@ -42,13 +42,19 @@ from neocog.verbs.forecast import Forecast, forecast
 from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from torch import Tensor
 
     from neocog.data.dataset import Dataset
     from neocog.engine.callbacks import Callback
     from neocog.records import Event
 
 __all__ = ["fit", "resume", "train"]
+
+START = "start"
+"""Folder in a run: the bundle that it began with, where its weights came from elsewhere. What they
+came from may be gone when the run goes on."""
 
 
 def fit(
@@ -153,6 +159,8 @@ def train(
         job = prepared.job
         manifest = _manifest(job.recipe, job.data, job.device, argv)
         with _claimed(out, job.recipe) as folder:
+            if prepared.begun.carried:
+                _bundle(prepared, job.network.state_dict(), manifest).save(folder / START)
             write_json(folder / "manifest.json", dataclasses.asdict(manifest))
             announce(prepared, console)
             try:
@@ -178,6 +186,9 @@ def _decide(
     device = machine.device_named(recipe.engine.device)
     choice = plain(recipe.engine, device)
     ends = _ends(recipe, time.monotonic() if began is None else began)
+    origin = transfer.origin(recipe.transfer.source)
+    if module is None:
+        recipe = transfer.follow(recipe, origin, told)
     if data is None:
         data = dataset.load(recipe.data, seed=recipe.seed, progress=console.progress)
         console.done()
@@ -194,7 +205,8 @@ def _decide(
     )
     recipe = recipes.resolve(recipe, data)
     task = tasks.for_data(data, recipe)
-    return tune(prepare(recipe, data, task, device, choice, module, ends), console)
+    prepared = prepare(recipe, data, task, device, choice, module, ends, origin=origin)
+    return tune(prepared, console)
 
 
 def resume(
@@ -245,6 +257,7 @@ def resume(
         prepared = prepare(
             *(recipe, data, task, device, plain(recipe.engine, device), module),
             _ends(recipe, began - used),
+            origin=transfer.origin(str(path / START)) if recipe.transfer.source else None,
         )
         found = checkpoint.load_latest(path / "checkpoints")
         before = {"data": manifest.data["fingerprint"], "classes": manifest.data["classes"]}
@@ -343,20 +356,12 @@ def _finish(
             )
         log.close()
         console.done()
-        bundle = Bundle(
-            model=prepared.model,
-            weights=outcome.weights,
-            input=job.input,
-            task=job.task.spec,
-            classes=job.task.classes,
-            manifest=manifest,
-        )
-        bundle.save(folder / "bundle")
+        _bundle(prepared, outcome.weights, manifest).save(folder / "bundle")
         # A network from outside the catalogue is at hand here, and only here.
         foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
         run = Run(folder, model=foreign)
         expected.say_after(run.events, console)
-        _evaluate(run, job, outcome, expected, console)
+        _evaluate(run, prepared, outcome, expected, console)
     except KeyboardInterrupt:
         console.done()
         console.say(f"to go on: neocog resume {folder}")
@@ -373,8 +378,24 @@ def _finish(
     return run
 
 
-def _evaluate(run: Run, job: Job, outcome: Outcome, expected: Forecast, console: Console) -> None:
+def _bundle(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifest) -> Bundle:
+    """The network of a run with weights."""
+    job = prepared.job
+    return Bundle(
+        model=prepared.model,
+        weights={name: one.detach().cpu().contiguous() for name, one in tensors.items()},
+        input=job.input,
+        task=job.task.spec,
+        classes=job.task.classes,
+        manifest=manifest,
+    )
+
+
+def _evaluate(
+    run: Run, prepared: Prepared, outcome: Outcome, expected: Forecast, console: Console
+) -> None:
     """Score the bundle as saved, write `evaluation.json` and `report.html`."""
+    job = prepared.job
     epochs = [event.values for event in run.events if event.kind == "epoch"]
     seconds = sum(values["seconds"] for values in epochs)
     images = sum(values["seconds"] * values["images_per_second"] for values in epochs)
@@ -392,6 +413,7 @@ def _evaluate(run: Run, job: Job, outcome: Outcome, expected: Forecast, console:
         "val": scores.get("val"),
         "test": scores.get("test"),
         "plan": expected.told(run.events),
+        "transfer": prepared.begun.summary(job.recipe.transfer.source),
     }
     page.write(run, job, found, summary["plan"])
     write_json(run.path / "evaluation.json", summary)
@@ -450,7 +472,8 @@ def _forget(folder: Path) -> None:
     """Take away a run that never got to a checkpoint."""
     for name in ("manifest.json", "events.jsonl"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for name in ("tensorboard", START):
+        shutil.rmtree(folder / name, ignore_errors=True)
     with contextlib.suppress(OSError):  # not there, or not empty
         (folder / "checkpoints").rmdir()
 

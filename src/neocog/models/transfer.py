@@ -1,0 +1,350 @@
+"""Knowledge carried over from one network to another, and how much of it may change. Floor 2.
+
+Room models; imports floor 0, layers and torch. All of it works on any `nn.Module`. Weights are
+matched by name and shape; the rows of the output layer by the names of the classes, never by their
+positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from neocog.errors import ConfigError
+from neocog.layers import output_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Carried", "Frozen", "Stage", "carry", "freeze", "rates", "stages"]
+
+ENOUGH = 0.5
+"""Share of a network's numbers, but for its output layer, that must be found among the weights;
+less is another architecture, of which a few layers happen to have the same names."""
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a network, all of it at one depth."""
+
+    name: str
+    """The module that ends it; `output` for the last, which holds the output layer."""
+    parameters: tuple[str, ...]
+    """Names."""
+    modules: tuple[str, ...]
+    """Paths of the modules that hold them or are left out, like norms, by no one else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """What a network takes over."""
+
+    tensors: Mapping[str, Tensor]
+    """Its whole state dict to be: what was carried, and its own where nothing was."""
+    taken: tuple[str, ...]
+    """Names whose tensors came along as they were."""
+    adapted: tuple[str, ...]
+    """Sentences on what was changed to fit, such as kernels for another number of channels."""
+    classes: tuple[str, ...]
+    """Classes whose row of the output layer came along."""
+    fresh: Mapping[str, str]
+    """Name → why it begins anew, whole or in part."""
+    left: tuple[str, ...]
+    """Names that the network has no use for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """What will not change."""
+
+    stages: tuple[str, ...]
+    """Names of the stages, or `all but …` and the path of the output layer."""
+    parameters: tuple[str, ...]
+    """Names of the parameters, of norms that are kept too."""
+    still: tuple[str, ...]
+    """Paths of the modules that stay in evaluation mode."""
+
+
+def stages(network: nn.Module) -> tuple[Stage, ...]:
+    """The parts of a network from the picture on, each with parameters; the last holds its output
+    layer.
+
+    A network that declares `features` has its levels as stages, and what comes behind them as the
+    last. Any other has its children, or those of its only child.
+    """
+    ends = _ends(network)
+    places = {name: at for at, (name, _) in enumerate(network.named_modules())}
+    found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for _, name in ends}
+    for path, part in network.named_modules():
+        name = next((name for end, name in ends if places[path] <= end), _OUTPUT)
+        owned = found.setdefault(name, ([], []))
+        own = [f"{path}.{one}" if path else one for one, _ in part.named_parameters(recurse=False)]
+        owned[0].extend(own)
+        if not any(True for _ in part.children()):
+            owned[1].append(path)
+    return tuple(
+        Stage(name=name, parameters=tuple(parameters), modules=tuple(modules))
+        for name, (parameters, modules) in found.items()
+        if parameters
+    )
+
+
+_OUTPUT = "output"
+
+
+def _ends(network: nn.Module) -> list[tuple[int, str]]:
+    """Where each stage but the last ends, in the order of `named_modules`, and its name."""
+    paths = [name for name, _ in network.named_modules()]
+    declared = [level.name for level in getattr(network, "features", ())]
+    if not declared:
+        inner, prefix = network, ""
+        while True:
+            parts = [
+                (name, part)
+                for name, part in inner.named_children()
+                if any(True for _ in part.parameters())
+            ]
+            if len(parts) != 1 or not any(True for _ in parts[0][1].children()):
+                break
+            inner, prefix = parts[0][1], f"{prefix}{parts[0][0]}."
+        last = output_layer(network)
+        declared = [f"{prefix}{name}" for name, _ in parts]
+        declared = [name for name in declared if not f"{last}.".startswith(f"{name}.")]
+    return [
+        (max(at for at, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")), name)
+        for name in declared
+        if name in paths
+    ]
+
+
+def freeze(
+    network: nn.Module, how: int | Literal["all"], *, norms: Literal["learn", "keep"] = "learn"
+) -> Frozen:
+    """Keep stages as they are: their parameters ask for no gradient.
+
+    Args:
+        network: changed in place; whoever built it owns it.
+        how: so many stages from the picture on; all: everything but the output layer.
+        norms: keep: also the statistics, scales and shifts of every batch norm.
+
+    Raises:
+        ConfigError: more stages than there are.
+    """
+    parts = stages(network)
+    if isinstance(how, int) and how >= max(1, len(parts)):
+        names = ", ".join(one.name for one in parts[:-1])
+        raise ConfigError(
+            f"cannot freeze {how} stages: this network has {len(parts) - 1} before its last "
+            f"layers: {names}",
+            f"--freeze {len(parts) - 1}, or --freeze all for everything but the output layer",
+        )
+    path = output_layer(network)
+    if how == "all":
+        kept = [f"all but {path}"] if path else []
+        output = {id(one) for one in network.get_submodule(path).parameters()}
+        still = {
+            name for name, _ in network.named_modules() if not f"{path}.".startswith(f"{name}.")
+        }
+        still -= {"", path}
+        frozen = [name for name, one in network.named_parameters() if id(one) not in output]
+    else:
+        kept = [one.name for one in parts[:how]]
+        still = {name for one in parts[:how] for name in one.modules}
+        frozen = [name for one in parts[:how] for name in one.parameters]
+    if norms == "keep":
+        for name, part in network.named_modules():
+            if isinstance(part, _BatchNorm):
+                still.add(name)
+                frozen += [f"{name}.{one}" for one, _ in part.named_parameters(recurse=False)]
+    for name in frozen:
+        network.get_parameter(name).requires_grad_(False)
+    return Frozen(
+        stages=tuple(kept),
+        parameters=tuple(dict.fromkeys(frozen)),
+        still=tuple(sorted(still)),
+    )
+
+
+def rates(network: nn.Module, decay: float) -> dict[str, float]:
+    """Factor of each parameter's learning rate: 1 in the last stage, `decay` in the one before it,
+    and so on (Howard and Ruder 2018, arXiv 1801.06146).
+
+    Args:
+        network: stays as it is.
+        decay: in (0, 1]; 1 gives an empty table.
+    """
+    if decay == 1:
+        return {}
+    parts = stages(network)
+    return {
+        name: decay ** (len(parts) - 1 - at)
+        for at, stage in enumerate(parts)
+        for name in stage.parameters
+    }
+
+
+def carry(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> Carried:
+    """What a network takes over from weights: all that has its name and shape.
+
+    The rows of the output layer go by the names of the classes; a file that names none gives no
+    rows. The first convolution fits itself to another number of channels c: for one it is the sum
+    over the channels (so a grey picture is answered as the same picture in colour), for more its
+    channels are repeated in turn and scaled by old / c, which keeps the size of the answers.
+
+    Args:
+        network: stays as it is.
+        tensors: a state dict; what all names begin with (`module.`, `model.`) is left out if that
+            makes more of them match.
+        source: for messages.
+        before: names of the classes that the weights were trained on, in the order of the rows.
+        after: those of the network.
+
+    Raises:
+        ConfigError: most of the network is not among them.
+    """
+    state = network.state_dict()
+    tensors = _unwrapped(tensors, state)
+    output, first = _output_names(network, state), _first_kernel(network, state)
+    found: dict[str, Tensor] = {}
+    taken, adapted = [], []
+    fresh: dict[str, str] = {}
+    rows: tuple[str, ...] = ()
+    for name, mine in state.items():
+        theirs = tensors.get(name)
+        if theirs is None:
+            fresh[name] = f"not in {source}"
+        elif name in output:
+            found[name], rows, why = _rows(mine, theirs, before, after)
+            if why:
+                fresh[name] = why
+        elif theirs.shape == mine.shape:
+            found[name] = theirs.to(mine.dtype)
+            taken.append(name)
+        elif (
+            name == first
+            and theirs.shape[0] == mine.shape[0]
+            and theirs.shape[2:] == mine.shape[2:]
+        ):
+            found[name] = _channels(theirs, mine.shape[1]).to(mine.dtype)
+            adapted.append(
+                f"{name}: kernels for {theirs.shape[1]} channels became kernels for {mine.shape[1]}"
+            )
+        else:
+            fresh[name] = f"{_shape(theirs)} there, {_shape(mine)} here"
+    _refuse_other(state, tensors, {*found} - output, output, source)
+    return Carried(
+        tensors={name: found.get(name, mine) for name, mine in state.items()},
+        taken=tuple(taken),
+        adapted=tuple(adapted),
+        classes=rows,
+        fresh=fresh,
+        left=tuple(name for name in tensors if name not in state),
+    )
+
+
+def _refuse_other(
+    state: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    found: set[str],
+    output: set[str],
+    source: str,
+) -> None:
+    """Weights of another architecture.
+
+    Raises:
+        ConfigError: with the first names of both.
+    """
+    inner = {name: one.numel() for name, one in state.items() if name not in output}
+    whole = sum(inner.values())
+    share = sum(inner[name] for name in found) / whole if whole else 1.0
+    if share >= ENOUGH:
+        return
+    missed = next((name for name in inner if name not in found), "")
+    theirs = (
+        f"is {_shape(tensors[missed])} there"
+        if missed in tensors
+        else f"is not among {_some(tensors)}"
+    )
+    raise ConfigError(
+        f"{source} holds {share:.0%} of this network: {missed} ({_shape(state[missed])}) {theirs}",
+        "give the --model that these weights belong to, with its model_args and data.size",
+    )
+
+
+def _some(names: Mapping[str, Tensor]) -> str:
+    first = list(names)[:3]
+    return ", ".join(first) + (", …" if len(names) > len(first) else "") if first else "no tensors"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(str(size) for size in tensor.shape) or "one number"
+
+
+def _unwrapped(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without what all names begin with, where that makes more of them known."""
+    found = [tensors]
+    while len({name.partition(".")[0] for name in found[-1]}) == 1:
+        found.append({name.partition(".")[2]: one for name, one in found[-1].items()})
+    return max(found, key=lambda names: sum(name in state for name in names))
+
+
+def _key(state: Mapping[str, Tensor], parameter: Tensor) -> str:
+    """What a parameter is called in the state dict, where some families rename."""
+    return next(
+        (
+            name
+            for name, one in state.items()
+            if one.data_ptr() == parameter.data_ptr() and one.shape == parameter.shape
+        ),
+        "",
+    )
+
+
+def _output_names(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
+    layer = network.get_submodule(output_layer(network))
+    return {_key(state, one) for one in layer.parameters(recurse=False)}
+
+
+def _first_kernel(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    kernel = next((one.weight for one in network.modules() if isinstance(one, _CONVOLUTIONS)), None)
+    return "" if kernel is None else _key(state, kernel)
+
+
+def _rows(
+    mine: Tensor, theirs: Tensor, before: Sequence[str], after: Sequence[str]
+) -> tuple[Tensor, tuple[str, ...], str]:
+    """The output layer with the rows of the classes that both know, their names, and what is fresh
+    of it."""
+    if not before:
+        return mine, (), "the classes of its rows are not known"
+    if mine.shape[1:] != theirs.shape[1:] or len(theirs) != len(before) or len(mine) != len(after):
+        return mine, (), f"{_shape(theirs)} there, {_shape(mine)} here"
+    places = {name: row for row, name in enumerate(before)}
+    both = tuple(name for name in after if name in places)
+    found = mine.clone()
+    for row, name in enumerate(after):
+        if name in places:
+            found[row] = theirs[places[name]]
+    new = [name for name in after if name not in places]
+    return found, both, f"{len(new)} of {len(after)} classes are new" if new else ""
+
+
+def _channels(kernel: Tensor, count: int) -> Tensor:
+    """out×old×… → out×count×…; the rule stands at `carry`."""
+    if count == 1:
+        return kernel.sum(1, keepdim=True)
+    old = kernel.shape[1]
+    turns = -(-count // old)
+    repeats = (1, turns, *[1] * (kernel.dim() - 2))
+    return kernel.repeat(repeats)[:, :count] * (old / count)
