@@ -229,9 +229,9 @@ ARRAYS = (
     ),
     arrays_case(
         "unsupported rank",
-        partial(with_arrays, x=X[..., None, None], y=Y),
-        "(6, 8, 8, 1, 1)",
-        variant="5",
+        partial(with_arrays, x=X[..., None, None, None], y=Y),
+        "(6, 8, 8, 1, 1, 1)",
+        variant="6",
     ),
     arrays_case(
         "header that promises more than the file holds",

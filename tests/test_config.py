@@ -38,7 +38,7 @@ def test_a_recipe_survives_json() -> None:
         ("model.width=3", "model takes text, got {'width': 3}", ""),
         ("seed=true", "seed takes a whole number, got True", ""),
         ("data.val=1.5", "data.val is a share in [0, 1), got 1.5", ""),
-        ("data.size=big", "data.size takes a whole number,a whole number or none", ""),
+        ("data.size=big", "data.size takes a whole number,… or none", ""),
         ("data.size=0", "data.size is height,width in pixels, got (0, 0)", ""),
         ("augment.flip=2", "augment.flip lies in [0, 1], got 2.0", ""),
         ("optim.lr=nan", "optim.lr takes a number or none, got nan", ""),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import neocog
 from neocog.bundle import Bundle
 from neocog.cli import main
-from neocog.config import OptimRecipe, Recipe
-from neocog.engine import loop, optim
+from neocog.config import AugmentRecipe, OptimRecipe, Recipe
+from neocog.engine import features, loop, optim
 from neocog.errors import ConfigError, RunError
 from neocog.layers import output_layer
 from neocog.models import catalog, transfer
@@ -250,15 +250,16 @@ def test_the_command_follows_the_run(
     assert torch.equal(start.weights["head.linear.bias"][:2], old.weights["head.linear.bias"][4:])
 
 
+@pytest.mark.parametrize("freeze", ["1", "all"])
 def test_a_run_goes_on_to_the_same_bytes_when_its_origin_is_gone(
-    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str
 ) -> None:
     shutil.copytree(halves / "low", tmp_path / "low")
 
     def cut(*args: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
-    more = ("--from", str(tmp_path / "low"), "--epochs", "2", "--freeze", "1")
+    more = ("--from", str(tmp_path / "low"), "--epochs", "2", "--freeze", freeze)
     assert train(halves, tmp_path / "whole", *more) == 0
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", cut)
@@ -323,3 +324,66 @@ def test_a_foreign_network_of_a_run_is_not_built_unasked(halves: Path, tmp_path:
     again = from_dict(Recipe, {"transfer": {"source": str(tmp_path / "run")}})
     with pytest.raises(ConfigError, match="not one of neocog's own"):
         neocog.fit(None, halves / "high.npz", again, quiet=True)
+
+
+def quick(source: Path, **more: Any) -> Recipe:
+    engine = {"epochs": 3, "precision": "fp32", "layout": "contiguous", "batch": 64}
+    transfer = {"source": str(source), "freeze": "all", "decay": 1.0}
+    return from_dict(Recipe, {"engine": engine, "transfer": transfer, **more})
+
+
+def test_features_computed_once_teach_what_the_whole_network_teaches(
+    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same steps as with the frozen network in every one of them; the rest is not touched."""
+    recipe = quick(halves / "low")
+    short = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "short", quiet=True)
+    monkeypatch.setattr(features, "suits", lambda job: False)
+    whole = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "whole", quiet=True)
+    start = Bundle.load(tmp_path / "short" / "start").weights
+    assert [one.step for one in short.events] == [one.step for one in whole.events]
+    for name, one in whole.bundle.weights.items():
+        torch.testing.assert_close(short.bundle.weights[name], one, rtol=1e-3, atol=1e-4)
+        assert torch.equal(one, start[name]) != name.startswith("head.linear"), name
+    assert short.scores["val"].metrics["accuracy"].value == pytest.approx(
+        whole.scores["val"].metrics["accuracy"].value, abs=0.02
+    )
+
+
+def test_pictures_that_change_or_layers_that_learn_need_the_network() -> None:
+    def job(**more: Any) -> Any:
+        network = Small(1, 10)
+        transfer.freeze(network, "all")
+        given = {"augment": AugmentRecipe(flip=0.0, shift=0.0, rotate=0.0, scale=0.0), "ends": None}
+        given |= more
+        recipe = types.SimpleNamespace(augment=given["augment"])
+        return types.SimpleNamespace(network=network, recipe=recipe, ends=given["ends"])
+
+    assert features.suits(job())
+    for change in ({"flip": 0.5}, {"mixup": 0.2}, {"noise": 0.1}, {"alternate": True}):
+        assert not features.suits(job(augment=AugmentRecipe(**change))), change
+    assert not features.suits(job(ends=1.0))
+    learns = job()
+    learns.network.stem.weight.requires_grad_(True)
+    assert not features.suits(learns)
+
+
+class Softened(nn.Module):
+    """Its answer is not what its last layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(64, 8)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = torch.tanh(self.last(torch.relu(self.body(x.flatten(1)))))
+        return answer
+
+
+def test_a_network_that_ends_otherwise_is_trained_as_it_is(tmp_path: Path) -> None:
+    recipe = from_dict(Recipe, {"engine": {"epochs": 1}, "transfer": {"freeze": "all"}})
+    net = Softened()
+    run = neocog.fit(net, neocog.load("digits"), recipe, out=tmp_path / "run", quiet=True)
+    assert torch.equal(net.body.weight, run.bundle.weights["body.weight"])
+    assert not torch.equal(net.last.weight, run.bundle.weights["last.weight"])

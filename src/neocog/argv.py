@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neocog.errors import ConfigError
+from neocog.models import catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,7 @@ def recipe_of(
     values = apply_settings(values, settings)
     model = values.get("model")
     named = options["model"] or any(one.partition("=")[0].strip() == "model" for one in settings)
-    if isinstance(model, str) and ":" in model and model == told and not named:
+    if isinstance(model, str) and catalog.is_foreign(model) and model == told and not named:
         # A file that came with a mail must not choose what code runs here.
         raise ConfigError(
             f"{config} names a network from outside neocog: {model}",

@@ -21,6 +21,7 @@ from neocog import tasks, weights
 from neocog.engine import checkpoint
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import write_json
+from neocog.geometry import LAYOUTS
 from neocog.layers import Predictor
 from neocog.models import catalog
 from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
@@ -42,6 +43,8 @@ LAYER = 64
 """What a parameter costs to make, in numbers that it holds."""
 MOST_SIDE = 65_535
 """Pixels of an input's side; more than any image format in use."""
+MOST_LENGTH = 2**24
+"""Values of an input that is a signal: six minutes at 44,100 a second."""
 _REMEDY = "restore it from a copy; a bundle is never loaded in part"
 
 
@@ -83,7 +86,7 @@ class Bundle:
         name = self.model.name
         if named and named != name:
             raise ConfigError(f"this bundle holds {name}, not {named}")
-        if name not in catalog.CATALOG and not named:
+        if not catalog.is_own(name) and not named:
             remedy = (
                 "hand the module over: neocog.open(run, model=module)"
                 if ":" not in name
@@ -101,7 +104,8 @@ class Bundle:
     def predictor(
         self, *, model: str | nn.Module = "", device: torch.device | str = "cpu"
     ) -> Predictor:
-        """The one way to an answer: uint8 B×C×h×w → B×K probabilities or numbers.
+        """The one way to an answer: uint8 B×C×h×w → B×K probabilities or numbers; for signals and
+        volumes see `Predictor.outputs`.
 
         Args:
             model: see `network`.
@@ -111,7 +115,7 @@ class Bundle:
             ConfigError, RunError: see `network`.
         """
         task, network = tasks.build(self.task), self.network(model)
-        if torch.device(device).type == "cpu":
+        if torch.device(device).type == "cpu" and len(self.input.size) == 2:
             # In fp32 on a processor 1.1 (resnet18) to 1.6 (speednet) times as fast.
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Predictor(network, self.input, task.decode).to(device).eval()
@@ -190,7 +194,7 @@ class Bundle:
             raise ValueError(
                 f"classes: the task has {_names(task.classes)}, the bundle {_names(self.classes)}"
             )
-        if self.model.name in catalog.CATALOG:
+        if catalog.is_own(self.model.name):
             weights.check("the weights", self.weights, self._expected())
 
     def _expected(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
@@ -270,7 +274,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+    if not isinstance(value, list) or len(value) not in LAYOUTS:
+        return False
+    most = MOST_LENGTH if len(value) == 1 else MOST_SIDE
+    return all(type(one) is int and 1 <= one <= most for one in value)
 
 
 def _is_numbers(value: Any) -> bool:
@@ -290,7 +297,7 @@ _SECTIONS: dict[str, tuple[Any, dict[str, tuple[str, Callable[[Any], bool]]]]] =
         InputSpec,
         {
             "channels": (f"1 to {MOST_SIDE}", _is_count),
-            "size": (f"height and width of 1 to {MOST_SIDE}", _is_size),
+            "size": (f"a length, height and width, or three sides of 1 to {MOST_SIDE}", _is_size),
             "mean": ("numbers", _is_numbers),
             "std": ("numbers above 0", _is_positive_numbers),
             "views": _TEXT,

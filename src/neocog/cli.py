@@ -78,7 +78,11 @@ def _bad_options(command: Any) -> Any:
 @cli.command()
 @click.argument("source", required=False)
 @click.option("--task", help="auto, classify, multilabel or regress.  [auto]")
-@click.option("--model", help="A name of `neocog models`, or package.module:factory.  [auto]")
+@click.option(
+    "--model",
+    help="A name of `neocog models`, package.module:factory, or a network in a line: "
+    '"conv 32 3; relu; pool 2; linear".  [auto]',
+)
 @click.option("--epochs", type=int, help="Passes over the training part.  [from the data]")
 @click.option(
     "--minutes",
@@ -181,7 +185,7 @@ def evaluate(run: Path, source: str, device: str, model: str, as_json: bool) -> 
 @click.option("--model", default="", help="Names a foreign factory again, which is then run.")
 @_json_option
 def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json: bool) -> None:
-    """Answer for IMAGES, files or folders of them."""
+    """Answer for IMAGES, files or folders of them, and for every sample of .npz and .npy files."""
     from neocog.verbs.predict import lines
     from neocog.verbs.predict import predict as answer
 
@@ -197,7 +201,9 @@ def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json
 
 @cli.command()
 @click.argument("what", metavar="MODEL|RUN")
-@click.option("--input", "sample", help="CxHxW of a sample.  [as published, or the run's]")
+@click.option(
+    "--input", "sample", help="CxHxW, CxL or CxDxHxW of a sample.  [as published, or the run's]"
+)
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [32, or the run's]")
 @click.option("--layer", default="", help="Write out the arithmetic of this layer.")
 @click.option("--measure", is_flag=True, help="Time every distinct operation of the network.")
@@ -237,8 +243,9 @@ def plan(
 ) -> None:
     """What a network is and will cost: sizes, parameters, work, receptive fields, memory, time.
 
-    MODEL is a name of `neocog models` or package.module:factory; RUN is a run's folder, which
-    brings its input, batch and settings. Nothing is trained, and no weight takes up memory.
+    MODEL is a name of `neocog models`, package.module:factory or a network in a line; RUN is a
+    run's folder, which brings its input, batch and settings. Nothing is trained, and no weight
+    takes up memory.
     """
     from neocog.verbs.plan import effective as weigh
     from neocog.verbs.plan import plan as make
@@ -310,12 +317,18 @@ def _data_recipe(
     show_default=True,
 )
 @click.option("--minimum-side", default=1, help="Skip smaller pictures.", show_default=True)
+@click.option(
+    "--dims",
+    type=click.IntRange(1, 3),
+    help="1 for signals, 2 for pictures, 3 for volumes in an .npz.  [what it says, else 2]",
+)
 @_bad_options
 @_json_option
 def data_scan(
     source: str,
     out: Path,
     minimum_side: int,
+    dims: int | None,
     max_bad: float | None,
     strict: bool | None,
     as_json: bool,
@@ -332,6 +345,7 @@ def data_scan(
             source,
             out=out,
             minimum_side=minimum_side,
+            dims=dims,
             max_bad=max_bad,
             strict=bool(strict),
             console=console,
@@ -387,16 +401,20 @@ def data_show(
 @click.argument("pattern", default="")
 @_json_option
 def models(pattern: str, as_json: bool) -> None:
-    """List the networks whose name or summary has PATTERN in it, and their arguments."""
-    from neocog.verbs.models import listing, table
+    """List the networks whose name or summary has PATTERN in it, and their arguments.
 
-    entries = listing(pattern)
+    `neocog models line` lists the words of a network in a line.
+    """
+    from neocog.verbs.models import LINE, listing, table, word_table, words
+
+    entries = words() if pattern == LINE else listing(pattern)
     if not entries:
         raise ConfigError(f"no network matches {pattern!r}", "neocog models lists them all")
     if as_json:
         _print_json(entries)
     else:
-        click.echo("\n".join(table(entries)))
+        shown = word_table(entries) if pattern == LINE else table(entries)
+        click.echo("\n".join(shown))
 
 
 @cli.command()
@@ -415,6 +433,41 @@ def weights(file: Path, pickle: bool, out: Path | None, as_json: bool) -> None:
     from neocog.verbs.weights import weights as look
 
     _print_result(look(file, pickle=pickle, out=out), as_json)
+
+
+@cli.command(name="filter")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "--kernel",
+    "names",
+    multiple=True,
+    metavar="NAME|MATRIX",
+    help='sharpen, sobel-top, …, or numbers: "0 -1 0; -1 5 -1; 0 -1 0". May be given often.',
+)
+@click.option(
+    "--pad",
+    type=click.Choice(["zeros", "reflect", "replicate", "circular", "valid"]),
+    default="zeros",
+    help="What is assumed around the picture; valid: nothing.",
+    show_default=True,
+)
+@click.option("--stride", type=click.IntRange(min=1), default=1, help="Pixels a step.  [1]")
+@click.option("--grey", is_flag=True, help="Turn the picture grey first.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .png or .svg file.  [IMAGE-filtered.png here]"
+)
+@_json_option
+def filter_(
+    image: Path, names: tuple[str, ...], out: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Draw IMAGE beside what convolution kernels make of it.
+
+    Kernels have names (mean, gaussian, sharpen, outline, sobel-right, shift-up, edge-vertical, …)
+    or are matrices of one's own, up to 31×31; fractions such as 1/9 are numbers, too.
+    """
+    from neocog.verbs.filter import filter_image
+
+    _print_result(filter_image(image, names, out=out, **options), as_json)
 
 
 def main() -> None:

@@ -41,6 +41,9 @@ class DataRecipe:
 
     source: str = "digits"
     """Folder, archive, IDX, CIFAR, .npz, .csv or the name of a set."""
+    dims: Literal[1, 2, 3] | None = None
+    """Axes of a sample in an .npz beside its channels: 1 for signals, 2 for pictures, 3 for
+    volumes. None: what its array `dims` says; else 3 for arrays of five axes, 2 for all others."""
     val: float | str = 0.1
     """Validation part: a share of the training part, or a source. A `val` split of the source
     itself goes before a share."""
@@ -48,11 +51,12 @@ class DataRecipe:
     """Decides which samples a share holds back. None: the run's seed."""
     test: str = ""
     """Test part: a source. A `test` split of the source itself needs no mention."""
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     """Height and width of the network's input; one number stands for both. None: as stored where
-    all pictures share one small size, else 128×128."""
-    channels: Literal[1, 3] | None = None
-    """None: 1 where all pictures are grey, else 3."""
+    all pictures share one small size, else 128×128. Signals and volumes are as they are stored."""
+    channels: int | None = None
+    """None: 1 where all pictures are grey, else 3. Signals and volumes have as many as are stored:
+    there it tells which axis they are."""
     minimum_side: int = 1
     """Pictures with a shorter side are skipped and reported."""
     deep: bool = False
@@ -72,8 +76,10 @@ class DataRecipe:
             raise ConfigError(f"data.minimum_side is at least 1 pixel, got {self.minimum_side}")
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"data.max_bad is a share in [0, 1], got {self.max_bad}")
-        if self.size is not None and min(self.size) < 1:
+        if self.size is not None and not (1 <= len(self.size) <= 3 and min(self.size) >= 1):
             raise ConfigError(f"data.size is height,width in pixels, got {self.size}")
+        if self.channels is not None and self.channels < 1:
+            raise ConfigError(f"data.channels is at least 1, got {self.channels}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,8 +406,9 @@ class Recipe:
     task: Literal["auto", "classify", "multilabel", "regress"] = "auto"
     """auto: from the kind of target."""
     model: str = "auto"
-    """A name that `neocog models` lists, or `package.module:factory`. auto: `cnn`; with
-    `engine.minutes` the network and size that will be best when they are over."""
+    """A name that `neocog models` lists, `package.module:factory`, or a network in a line of the
+    words that `neocog models line` lists. auto: `cnn`; with `engine.minutes` the network and size
+    that will be best when they are over."""
     model_args: dict[str, Scalar] = field(default_factory=dict)
     """Keyword arguments of the factory: `--set model_args.width=64`."""
     seed: int = 0

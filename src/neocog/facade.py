@@ -25,7 +25,8 @@ def load(
     *,
     val: float | str | os.PathLike[str] = 0.1,
     test: str | os.PathLike[str] = "",
-    size: tuple[int, int] | None = None,
+    dims: int | None = None,
+    size: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Open a data set: pictures packed once into the cache, targets, classes, splits.
@@ -34,6 +35,8 @@ def load(
         source: folder, archive, IDX, CIFAR, .npz or .csv path, or a name such as `digits`.
         val: validation part, as a share of the training part or as a source of its own.
         test: test part, as a source of its own.
+        dims: axes of a sample in an .npz beside its channels: 1 for signals, 2 for pictures, 3 for
+            volumes; by default what the file says, else pictures.
         size: height and width of the network's input; by default decided from the pictures.
         seed: decides which samples a share takes.
 
@@ -41,7 +44,8 @@ def load(
         ConfigError: an argument of another type, or a share outside [0, 1).
         DataError: with the file, what was expected, what was found and what to do.
     """
-    values = {"source": _path(source), "val": _path(val), "test": _path(test), "size": size}
+    values = {"source": _path(source), "val": _path(val), "test": _path(test)}
+    values |= {"dims": dims, "size": size}
     return dataset.load(from_dict(DataRecipe, values, "data"), seed=seed)
 
 
@@ -54,7 +58,7 @@ def build(name: str, data: Dataset, **args: Scalar) -> nn.Module:
     """A fresh network of the catalogue that fits a data set's pictures and targets.
 
     Args:
-        name: a name that `neocog models` lists, or `package.module:factory`.
+        name: a name that `neocog models` lists, `package.module:factory`, or a network in a line.
         data: what `load` returned.
         **args: keyword arguments of the factory, for example `width=32`.
 

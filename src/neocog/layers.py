@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neocog.geometry import MARGIN, covering_size
+from neocog.geometry import LAYOUTS, MARGIN, covering_size, noun, size_text
+from neocog.records import FULL_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,19 +41,27 @@ def output_layer(network: nn.Module) -> str:
 class Fit(nn.Module):
     """Scale (bilinear, antialiased) and crop in the centre, to the network's input size.
 
-    Pictures of the right size pass untouched. B×C×h×w uint8 → B×C×H×W uint8.
+    Pictures of the right size pass untouched. B×C×h×w uint8 → B×C×H×W uint8. Signals and volumes
+    must have the right size.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, ...]) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """B×C×h×w uint8 → B×C×H×W uint8."""
-        current = (int(images.shape[-2]), int(images.shape[-1]))
+        """B×C×h×w uint8 → B×C×H×W uint8.
+
+        Raises:
+            ValueError: a signal or volume of another size.
+        """
+        current = tuple(int(side) for side in images.shape[-len(self.size) :])
         if current == self.size:
             return images
-        cover = covering_size(current, self.size)
+        if len(self.size) != 2:
+            found = size_text(current)
+            raise ValueError(f"expected {noun(self.size)}s of {size_text(self.size)}, got {found}")
+        cover = covering_size((current[0], current[1]), (self.size[0], self.size[1]))
         if cover != current:
             scaled = F.interpolate(
                 images.float(), size=cover, mode="bilinear", antialias=True, align_corners=False
@@ -66,24 +75,31 @@ class Fit(nn.Module):
 class Normalize(nn.Module):
     """(x / 255 − mean) / std per channel; uint8 or float in 0…255 units → float32.
 
+    Signals and volumes are divided by the `FULL_SCALE` of their type instead, floats by nothing.
+
     Args:
         mean: per channel, in units of 0…1.
         std: per channel, in units of 0…1.
+        dims: axes behind the channels: 2 for pictures, 1 for signals, 3 for volumes.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], dims: int = 2) -> None:
         super().__init__()
-        shape = (1, len(mean), 1, 1)
-        self.register_buffer("mean", torch.tensor(mean).view(shape) * 255, persistent=False)
-        self.register_buffer("scale", 1 / (torch.tensor(std).view(shape) * 255), persistent=False)
+        self.dims = dims
+        shape, full = (1, len(mean), *(1,) * dims), 255 if dims == 2 else 1
+        self.register_buffer("mean", torch.tensor(mean).view(shape) * full, persistent=False)
+        self.register_buffer("scale", 1 / (torch.tensor(std).view(shape) * full), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """B×C×H×W → B×C×H×W float32."""
+        """B×C×H×W → B×C×H×W float32; B×C×L and B×C×D×H×W likewise."""
         # One copy, worked on in place: for small batches, memory is what this costs.
-        return images.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+        images_in = images.to(torch.float32, copy=True)
+        if self.dims != 2:
+            images_in.div_(FULL_SCALE[str(images.dtype).removeprefix("torch.")])
+        return images_in.sub_(self.mean).mul_(self.scale)
 
 
 def _views(pictures: Tensor, which: Views) -> Iterator[tuple[float, Tensor]]:
@@ -128,19 +144,25 @@ class Predictor(nn.Module):
         super().__init__()
         self.input = input
         self.fit = Fit(input.size)
-        self.normalize = Normalize(input.mean, input.std)
+        self.normalize = Normalize(input.mean, input.std, len(input.size))
         self.network = network
         self.decode = decode
 
     def outputs(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8 → what the network gives, the mean over the views, not decoded (B×K).
 
+        Signals B×C×L and volumes B×C×D×H×W may have any type of `FULL_SCALE`.
+
         Raises:
-            ValueError: not uint8, not four axes, or another number of channels.
+            ValueError: another type, another number of axes or of channels, or signals or volumes
+                of another size.
         """
-        if images.dtype != torch.uint8 or images.dim() != 4:
+        dims = len(self.input.size)
+        kinds = ("uint8",) if dims == 2 else tuple(FULL_SCALE)
+        if str(images.dtype).removeprefix("torch.") not in kinds or images.dim() != dims + 2:
             raise ValueError(
-                f"expected uint8 B×C×H×W, got {images.dtype} with shape {tuple(images.shape)}"
+                f"expected {' or '.join(kinds)} B×{LAYOUTS[dims]}, got {images.dtype} with shape "
+                f"{tuple(images.shape)}"
             )
         if images.shape[1] != self.input.channels:
             raise ValueError(
@@ -153,5 +175,6 @@ class Predictor(nn.Module):
         return mean
 
     def forward(self, images: Tensor) -> Tensor:
-        """B×C×h×w uint8 → B×K probabilities, or numbers in the target's units."""
+        """B×C×h×w uint8, or signals or volumes, → B×K probabilities, or numbers in the target's
+        units."""
         return self.decode(self.outputs(images))

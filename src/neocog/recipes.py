@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neocog.data import augment
+from neocog.errors import ConfigError
+from neocog.geometry import noun
 
 if TYPE_CHECKING:
     from neocog.config import AugmentRecipe, EngineRecipe, OptimRecipe, Recipe
@@ -107,7 +109,7 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
             test=_absolute(recipe.data.test),
             seed=data.seed,
             size=data.size,
-            channels=3 if data.channels == 3 else 1,
+            channels=data.channels,
         ),
         augment=augment.resolve(
             _asked(recipe),
@@ -144,6 +146,9 @@ def views_for(recipe: Recipe) -> Views:
     Args:
         recipe: resolved.
 
+    Raises:
+        ConfigError: many views of signals or volumes.
+
     >>> from neocog.config import AugmentRecipe, DataRecipe, EngineRecipe, Recipe
     >>> def views(flip, shift, side):
     ...     return views_for(
@@ -158,6 +163,11 @@ def views_for(recipe: Recipe) -> Views:
     """
     if recipe.engine.views == "one":
         return "one"
+    if len(recipe.data.size or (1, 1)) != 2:
+        raise ConfigError(
+            f"engine.views=many is for pictures, and these are {noun(recipe.data.size or ())}s",
+            "leave it out: each is looked at once",
+        )
     # A share of a tiny picture may be no pixel at all.
     shifts = any(augment.reach(recipe.augment, recipe.data.size or (1, 1)))
     if recipe.augment.flip:

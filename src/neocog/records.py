@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "FULL_SCALE",
     "Batch",
     "ClassRow",
     "DataCount",
@@ -38,7 +39,8 @@ class Batch:
     """What one step sees."""
 
     images: Tensor
-    """B×C×H×W. uint8 as gathered; float32 in the same 0…255 units once augmented."""
+    """B×C×H×W. uint8 as gathered; float32 in the same 0…255 units once augmented. Signals B×C×L and
+    volumes B×C×D×H×W have a type of `FULL_SCALE`, and its units."""
     targets: Tensor
     """Class indices (B, int64), mixed or multi-label targets (B×K, float32) or numbers
     (B×K, float32)."""
@@ -50,22 +52,27 @@ class Batch:
     """Sample ids, B, int64: rows of the `Dataset`."""
 
 
+FULL_SCALE = {"uint8": 255.0, "int16": 32768.0, "float32": 1.0}
+"""Types that signals and volumes may have, and the number that is 1 to the network: whole numbers
+are divided by it, floats are taken as they are. Pictures are uint8, whatever they were."""
+
 Views = Literal["one", "mirror", "shift", "mirror+shift"]
 """What a trained network looks at to answer for one picture; see `InputSpec.views`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """What a network takes: enough to turn any picture into its input."""
+    """What a network takes: enough to turn any picture, signal or volume into its input."""
 
     channels: int
-    """1 for grey, 3 for RGB."""
-    size: tuple[int, int]
-    """Height and width in pixels."""
+    """Of pictures 1 for grey, 3 for RGB."""
+    size: tuple[int, ...]
+    """Height and width of pictures in pixels; length of signals; depth, height and width of
+    volumes."""
     mean: tuple[float, ...]
-    """Per channel, in units of 0…1, over the training part."""
+    """Per channel, over the training part; in units of 0…1 for pictures, of `FULL_SCALE` else."""
     std: tuple[float, ...]
-    """Per channel, in units of 0…1, over the training part."""
+    """Per channel, in the units of the mean, over the training part."""
     views: Views = "one"
     """What is looked at; the network's outputs, before they are decoded, are averaged. `one`: the
     picture. `mirror`: also its left-right mirror image, half each. `shift`: the picture counts 1/2,

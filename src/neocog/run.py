@@ -14,25 +14,29 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from neocog import machine, tasks
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset, decode
+from neocog.data.arrays import is_array, read_samples
 from neocog.data.files import Limits
 from neocog.data.looks import Order
 from neocog.data.workers import look_at_all
-from neocog.engine.evaluate import EVAL_BATCH, evaluate
+from neocog.engine.evaluate import eval_batch, evaluate
 from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
+from neocog.geometry import covering_size, noun, size_text
 from neocog.host import memory_kept
 from neocog.records import Event, Manifest, scores_from_dict
 from neocog.settings import from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
+    from numpy.typing import NDArray
     from torch import nn
 
     from neocog.data.dataset import Dataset
@@ -245,7 +249,8 @@ class Run:
         return data
 
     def predictor(self, device: torch.device | str = "cpu") -> Predictor:
-        """The one way to an answer: uint8 B×C×h×w → probabilities or numbers."""
+        """The one way to an answer: uint8 B×C×h×w → probabilities or numbers; signals and volumes
+        as `layers.Predictor.outputs` says."""
         return self.bundle.predictor(model=self._model, device=device)
 
     def evaluate(
@@ -296,14 +301,16 @@ class Run:
     def predict(
         self, images: Sequence[str | Path], *, device: str = "auto"
     ) -> list[dict[str, Any]]:
-        """Answers for image files, one entry each, in order.
+        """Answers for image files, one entry each, and for every sample of .npz and .npy files, in
+        order.
 
         An entry holds `path`, `label`, `probability` and `top`; for a file that cannot be read
-        `path` and `error`.
+        `path` and `error`. The path of a sample in a file is `sounds.npz[3]`.
         """
         where = machine.device_named(device)
         predictor, task = self.predictor(where), tasks.build(self.bundle.task)
-        entries: list[dict[str, Any]] = [{"path": str(path)} for path in images]
+        together = eval_batch(predictor.input.size)
+        entries: list[dict[str, Any]] = []
         waiting: list[tuple[int, torch.Tensor]] = []
 
         def answer() -> None:
@@ -313,23 +320,43 @@ class Run:
                 entries[place].update(found)
             waiting.clear()
 
-        files = [(str(path), None) for path in images]
-        limits = Limits(deep=self.recipe.data.deep)
-        order = Order(cover=predictor.input.size, limits=limits)
-        with contextlib.closing(look_at_all(files, order)) as found:
-            for place, look in enumerate(found):
-                if not look.usable:
-                    entries[place]["error"] = look.remarks[-1].reason
+        paths = [str(path) for path in images]
+        with contextlib.closing(self._samples(paths, predictor)) as samples:
+            for path, found in samples:
+                entries.append({"path": path})
+                if isinstance(found, str):
+                    entries[-1]["error"] = found
                     continue
-                pixels = decode.recolor(look.array(), predictor.input.channels)
-                # Cropped at once, so that pictures of all shapes share a batch.
-                picture = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
-                waiting.append((place, picture))
-                if len(waiting) == EVAL_BATCH:
+                waiting.append((len(entries) - 1, found))
+                if len(waiting) == together:
                     answer()
         if waiting:
             answer()
         return entries
+
+    def _samples(
+        self, paths: Sequence[str], predictor: Predictor
+    ) -> Generator[tuple[str, torch.Tensor | str]]:
+        """What each sample is called, and the sample as the network takes it, or why not."""
+        spec = predictor.input
+        pictures = len(spec.size) == 2
+        files = [(path, None) for path in paths if pictures and not is_array(path)]
+        cover = (spec.size[0], spec.size[-1])
+        order = Order(cover=cover, limits=Limits(deep=self.recipe.data.deep))
+        with contextlib.closing(look_at_all(files, order)) as looks:
+            for path in paths:
+                if is_array(path):
+                    yield from _array_samples(path, predictor)
+                elif not pictures:
+                    yield path, f"expected an .npz or .npy of {noun(spec.size)}s"
+                else:
+                    look = next(looks)
+                    yield (
+                        path,
+                        _fitted(look.array(), predictor)
+                        if look.usable
+                        else (look.remarks[-1].reason),
+                    )
 
     def __repr__(self) -> str:
         manifest = self.manifest
@@ -349,6 +376,34 @@ class Run:
         name, *rest = repr(self).splitlines()
         lines = "<br>".join(escape(line.strip()) for line in rest)
         return f"<b>{escape(name)}</b><br>{lines}"
+
+
+def _array_samples(path: str, predictor: Predictor) -> Iterator[tuple[str, torch.Tensor | str]]:
+    """The samples of an .npz or .npy."""
+    spec = predictor.input
+    try:
+        names, found = read_samples(Path(path), dims=len(spec.size), channels=spec.channels)
+    except DataError as error:
+        yield path, error.message
+        return
+    if len(spec.size) != 2 and found.shape[1:-1] != spec.size:
+        have, wanted = (size_text(size) for size in (found.shape[1:-1], spec.size))
+        yield path, f"expected {noun(spec.size)}s of {wanted}, found {have}"
+        return
+    for name, one in zip(names, found, strict=True):
+        if len(spec.size) == 2:
+            # Scaled as the pack does it, so that a picture answers the same from either.
+            size = covering_size(one.shape[:2], (spec.size[0], spec.size[1]))
+            yield path + name, _fitted(np.array(decode.fit(one, size)), predictor)
+        else:
+            yield path + name, torch.from_numpy(one).movedim(-1, 0)
+
+
+def _fitted(pixels: NDArray[np.uint8], predictor: Predictor) -> torch.Tensor:
+    """A picture H×W×C, cropped at once so that pictures of all shapes share a batch: C×H×W."""
+    pixels = decode.recolor(pixels, predictor.input.channels)
+    found: torch.Tensor = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+    return found
 
 
 def headline(scores: Scores) -> str:

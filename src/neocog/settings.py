@@ -85,8 +85,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
                 return option
         if isinstance(value, str) and all(isinstance(option, str) for option in args):
             raise ConfigError(f"{path} cannot be {value!r}", near(value, args))
-    elif args == (int, int) and isinstance(value, int):  # 64 means 64,64
+    elif args in ((int, int), (int, ...)) and isinstance(value, int):  # 64 means 64,64
         return _convert(kind, [value, value], path)
+    elif origin is tuple and args[1:] == (...,) and isinstance(value, list | tuple):
+        return tuple(_convert(args[0], item, path) for item in value)
     elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
         return tuple(_convert(one, item, path) for one, item in zip(args, value, strict=True))
     elif origin is dict and isinstance(value, dict):
@@ -106,6 +108,8 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(option) for option in args)
     if origin is Literal:
         return "one of " + ", ".join(str(option) for option in args)
+    if origin is tuple and args[1:] == (...,):
+        return f"{_describe(args[0])},…"
     if origin is tuple:
         return ",".join(_describe(option) for option in args)
     names = {

@@ -1,6 +1,6 @@
 """Whether a network fits the size of its pictures. Floor 1, room analysis.
 
-Standard library, NumPy and this room. Every function takes a `Subject` and gives its remarks.
+Floor 0, NumPy and this room. Every function takes a `Subject` and gives its remarks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from neocog.analysis.formulas import axis_names, listed, windows
 from neocog.analysis.remark import Remark, Subject, times
 from neocog.analysis.taps import windowed
+from neocog.geometry import noun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -201,7 +202,8 @@ def _short_sighted(
 ) -> Remark:
     own, picture = times(axis.size for axis in field), times(subject.fields.sizes)
     unit = "pixels" if len(field) == 2 else "positions"
-    whole = f"an object of {times(objects)}" if objects else "the whole picture"
+    sample = noun(subject.fields.sizes)
+    whole = f"an object of {times(objects)}" if objects else f"the whole {sample}"
     deepen = "deepen it, use stride, pooling or dilation early, or add global context"
     if end is None:
         sentence = f"an output sees {own} of {picture} {unit}: none is decided from {whole}"
@@ -210,7 +212,7 @@ def _short_sighted(
         name = subject.place(end)
         sentence = (
             f"the receptive field is {own} of {picture} {unit} before {name} averages over the"
-            f" picture: nothing in the network sees {whole}, it counts parts"
+            f" {sample}: nothing in the network sees {whole}, it counts parts"
         )
         remedy = f"{deepen}; where parts tell enough, as for textures, it may stay"
     return Remark(

@@ -188,9 +188,13 @@ def measure_step(
         del answer
         meter.forward_over()
         meter.phase = "backward"
-        value.backward()  # type: ignore[no-untyped-call]
+        # What a checkpoint computes again is cast as in the forward pass. Not `value.backward`: a
+        # function of a tensor runs outside the mode that it meets.
+        edge, one = torch.autograd.graph.get_gradient_edge(value), torch.ones_like(value)
+        with chosen:
+            torch.autograd.backward(edge, one)
         meter.phase = "optimizer"
-        del value
+        del value, edge, one
         before = meter.total
         if rule is not None:
             with meter.aside():

@@ -1,8 +1,9 @@
 """What the arrays of an .npz mean. Floor 1, room data; imports floor 0 and NumPy.
 
-Pictures under `x` (or `images`, `data`), targets under `y` (or `labels`, `target`), optional sample
-weights under `w`, each alone or for splits: `x_train` or `train_images`, and so on. `classes` may
-name the classes.
+Pictures, signals or volumes under `x` (or `images`, `data`), targets under `y` (or `labels`,
+`target`), optional sample weights under `w`, each alone or for splits: `x_train` or `train_images`,
+and so on. `classes` may name the classes, `dims` say how many axes a sample has beside its channels
+(`ranks` has the rule).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neocog.data.names import SPLITS, match_classes, refuse_lookalikes, too_few
-from neocog.data.npy import read_npz
+from neocog.data.npy import read_npy, read_npz
+from neocog.data.ranks import blocks, rank
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError, near
 from neocog.records import Fault
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from neocog.data.samples import TargetKind
 
-__all__ = ["read_arrays"]
+__all__ = ["is_array", "read_arrays", "read_samples"]
 
 _ROLES = (
     dict.fromkeys(("x", "image", "images", "data"), "x")
@@ -54,28 +56,36 @@ def _role(key: str) -> tuple[str, str] | None:
     return None
 
 
-def read_arrays(path: Path, *, few: bool = False) -> Source:
+def read_arrays(
+    path: Path, *, few: bool = False, dims: int | None = None, channels: int | None = None
+) -> Source:
     """The data set of an .npz file.
 
     Pictures are N×H×W, N×H×W×C or N×C×H×W with C 1 or 3; uint8, or floats in 0…1 (all parts
-    together; they are scaled by 255) or 0…255. Targets are N whole numbers or strings (classes),
-    N×K of 0 and 1 (labels), or N or N×K floats (numbers).
+    together; they are scaled by 255) or 0…255. Signals and volumes are what `ranks.blocks` takes.
+    Targets are N whole numbers or strings (classes), N×K of 0 and 1 (labels), or N or N×K floats
+    (numbers).
 
     Args:
         path: the file.
         few: it is only scored: one class is enough.
+        dims: axes of a sample beside its channels; None: as `ranks.rank` says.
+        channels: how many signals and volumes have, where that is known.
 
     Raises:
         DataError: missing or doubled keys, lengths that differ, another shape or type, NaN,
             infinity, values out of range, classes that do not match, and all of `read_npz`.
     """
     where = printable(path.name)
-    arrays, others = read_npz(path, lambda key: key == "classes" or _role(key) is not None)
+    arrays, others = read_npz(
+        path, lambda key: key in ("classes", "dims") or _role(key) is not None
+    )
     splits = _by_split(arrays, where)
     names = _classes(arrays["classes"], where) if "classes" in arrays else ()
     y = {split: _column(found["y"]) for split, found in splits.items()}
     kind, classes, targets, faults = _targets(y, names, where, few)
-    pixels = _pixels({split: found["x"] for split, found in splits.items()}, where)
+    x = {split: found["x"] for split, found in splits.items()}
+    pixels = _samples(x, arrays.get("dims"), dims, channels, where)
     faults += [
         _fault(name, "stray-array", "the name is none that neocog knows; it is ignored")
         for name in others
@@ -134,14 +144,14 @@ def _by_split(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[
             if role not in found_here:
                 raise DataError(
                     f"{where}: expected the array {role + suffix!r}, found none",
-                    "pictures are called x, targets y, each with the same ending",
+                    "samples are called x, targets y, each with the same ending",
                 )
         lengths = [array.shape[0] if array.ndim else -1 for array in found_here.values()]
         if lengths[0] < 1 or len(set(lengths)) > 1:
             told = ", ".join(f"{k + suffix}: {v.shape}" for k, v in sorted(found_here.items()))
             raise DataError(
                 f"{where}: expected arrays with as many rows, at least one; found {told}",
-                "pictures and targets belong together row by row",
+                "samples and targets belong together row by row",
             )
     return {s: splits[s] for s in ("", "train", "val", "test") if s in splits}
 
@@ -196,7 +206,7 @@ def _targets(
         raise DataError(
             f"{where}: y: expected N classes, N×K labels or N×K numbers, found shape "
             f"{next(iter(y.values())).shape}",
-            "save one row of targets a picture",
+            "save one row of targets a sample",
         )
     if form[0] == "f":
         return _numbers(y, names, where)
@@ -306,6 +316,71 @@ def _weights(w: NDArray[Any], n: int, where: str) -> tuple[float, ...]:
     return tuple(w.astype(np.float64).tolist())
 
 
+def is_array(path: str) -> bool:
+    """Whether a file is called like one that holds arrays.
+
+    >>> is_array("sounds.npz"), is_array("one.NPY"), is_array("photo.png")
+    (True, True, False)
+    """
+    return path.lower().endswith((".npz", ".npy"))
+
+
+def read_samples(
+    path: Path, *, dims: int | None = None, channels: int | None = None
+) -> tuple[list[str], NDArray[Any]]:
+    """The samples of an .npz or .npy file, without any targets, in the order of their parts.
+
+    Args:
+        path: an .npz as for `read_arrays`, where `y` may be missing, or an .npy with one array.
+        dims: as for `read_arrays`.
+        channels: as for `read_arrays`.
+
+    Returns:
+        What each is called, `[3]` or `:test[3]`, and all of them, channels last.
+
+    Raises:
+        DataError: as `read_arrays` does for samples; parts that differ.
+    """
+    where = printable(path.name)
+    told = None
+    if path.name.lower().endswith(".npy"):
+        x = {"": read_npy(path)}
+    else:
+        arrays, _ = read_npz(path, lambda key: key == "dims" or (_role(key) or " ")[0] == "x")
+        told = arrays.pop("dims", None)
+        x = {role[1]: array for key, array in arrays.items() if (role := _role(key))}
+        if len(x) < len(arrays) or not x:
+            raise DataError(
+                f"{where}: expected samples under x, or x_train, x_val and x_test; found "
+                + (", ".join(map(repr, sorted(arrays))) or "no such array"),
+                "save them with numpy.savez(path, x=…)",
+            )
+    if any(array.ndim < 2 or array.dtype.kind not in "buif" for array in x.values()):
+        shapes = ", ".join(f"{array.dtype} {array.shape}" for array in x.values())
+        raise DataError(f"{where}: x: expected samples, found {shapes}", "one sample a row")
+    found = _samples({s: x[s] for s in ("", *SPLITS) if s in x}, told, dims, channels, where)
+    names = [
+        f"{f':{split}' if split else ''}[{row}]"
+        for split, array in found.items()
+        for row in range(len(array))
+    ]
+    if len({array.shape[1:] for array in found.values()}) > 1:
+        raise DataError(f"{where}: x: expected one size in all parts", "save each in its own file")
+    return names, np.concatenate(list(found.values()))
+
+
+def _samples(
+    x: Mapping[str, NDArray[Any]],
+    told: NDArray[Any] | None,
+    asked: int | None,
+    channels: int | None,
+    where: str,
+) -> dict[str, NDArray[Any]]:
+    """Pictures, signals or volumes, channels last."""
+    dims = rank(x.values(), told, asked, where)
+    return dict(_pixels(x, where)) if dims == 2 else blocks(x, dims, channels, where)
+
+
 def _pixels(x: Mapping[str, NDArray[Any]], where: str) -> dict[str, NDArray[np.uint8]]:
     """All pictures as N×H×W×C uint8."""
     shaped = {split: _channels_last(array, where) for split, array in x.items()}
@@ -369,5 +444,6 @@ def _channels_last(x: NDArray[Any], where: str) -> NDArray[Any]:
             )
     raise DataError(
         f"{where}: x: expected N×H×W, N×H×W×C or N×C×H×W with 1 or 3 channels, found {x.shape}",
-        "reshape the pictures, for example x.reshape(-1, 28, 28)",
+        "reshape the pictures, for example x.reshape(-1, 28, 28); signals and volumes say what "
+        "they are: numpy.savez(…, dims=1) or dims=3, or --set data.dims=1",
     )

@@ -19,8 +19,10 @@ import torch
 
 from neocog import chance
 from neocog.data import color, draws, mixing, warp
+from neocog.data.faces import faces
 from neocog.errors import ConfigError
-from neocog.records import Batch
+from neocog.geometry import LAYOUTS, noun, size_text
+from neocog.records import FULL_SCALE, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Augment", "contact_sheet", "explain", "reach", "resolve", "tiles"]
 
+_AXES = ("deep", "down", "right")
+"""What a shift is called, by the axis that it goes along, for the draw."""
 SMALL = 64
 """Pictures up to this many pixels a side are thumbnails, larger ones photographs."""
 
@@ -54,12 +58,14 @@ def _is_symbol(name: str) -> bool:
 def _rules(
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     classes: Sequence[str],
     kind: TargetKind,
     uniform: bool,
 ) -> dict[str, _Choice]:
     """What is chosen for each field of the recipe that may be None."""
+    if len(size) != 2:
+        return _other_rules(size)
     small = max(size) <= SMALL
     if kind == "numbers":
         flip = _Choice(0.0, "a mirrored picture may stand for another number")
@@ -85,11 +91,37 @@ def _rules(
     return {"flip": flip, "shift": shift, "padding": padding, "rotate": rotate, "scale": scale}
 
 
+def _other_rules(size: tuple[int, ...]) -> dict[str, _Choice]:
+    """What is chosen for signals and volumes."""
+    whole = "nothing is known of what they show"
+    off = _Choice(0.0, f"only pictures are, not {noun(size)}s")
+    return {
+        "flip": _Choice(0.0, f"a mirrored {noun(size)} may be another thing"),
+        "shift": _Choice(0.0, whole),
+        "padding": _Choice("zero", whole),
+        "rotate": off,
+        "scale": off,
+    }
+
+
+def _refuse_for_pictures_only(recipe: AugmentRecipe, size: tuple[int, ...]) -> None:
+    """Raises a ConfigError that names a setting that signals or volumes do not take."""
+    only = ["rotate", "scale", "color", "contrast", "brightness", "blur", "noise", "cutout"]
+    only += ["cutmix", *(["flip_vertical"] if len(size) == 1 else [])]
+    for name in only:
+        if getattr(recipe, name):
+            raise ConfigError(
+                f"augment.{name} is for pictures, and these are {noun(size)}s "
+                f"({LAYOUTS[len(size)]})",
+                f"leave it out; {noun(size)}s take augment.flip, shift, padding and mixup",
+            )
+
+
 def resolve(
     recipe: AugmentRecipe,
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     classes: Sequence[str],
     kind: TargetKind,
     uniform: bool,
@@ -101,15 +133,19 @@ def resolve(
     - shift 0.125 of the side for pictures up to 64 pixels that are all of one size, else 0: those
       are cropped at random from the margin that they are stored with;
     - padding zero for grey, reflect for colour;
-    - scale 0.2 above 64 pixels; no rotation.
+    - scale 0.2 above 64 pixels; no rotation;
+    - nothing for signals and volumes.
 
     Args:
         recipe: as the user left it.
-        channels: 1 or 3.
-        size: height and width of the network's input.
+        channels: 1 or 3; any number for signals and volumes.
+        size: height and width of the network's input; the size of signals or volumes.
         classes: class, label or column names.
         kind: what the targets are.
         uniform: whether all pictures are stored in one size.
+
+    Raises:
+        ConfigError: signals or volumes, and a setting that is for pictures.
 
     >>> from neocog.config import AugmentRecipe
     >>> digits = dict(channels=1, size=(8, 8), classes="0123456789", kind="class", uniform=True)
@@ -117,6 +153,8 @@ def resolve(
     >>> found.flip, found.shift, found.padding, found.rotate, found.scale
     (0.0, 0.125, 'zero', 0.0, 0.0)
     """
+    if len(size) != 2:
+        _refuse_for_pictures_only(recipe, size)
     rules = _rules(channels=channels, size=size, classes=classes, kind=kind, uniform=uniform)
     found = {name: rule.value for name, rule in rules.items() if getattr(recipe, name) is None}
     return replace(recipe, **found)  # type: ignore[arg-type]
@@ -126,7 +164,7 @@ def explain(
     recipe: AugmentRecipe,
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     classes: Sequence[str],
     kind: TargetKind,
     uniform: bool,
@@ -150,19 +188,19 @@ def explain(
 
     lines = []
     if recipe.flip:
-        lines.append(f"flipped left to right with probability {recipe.flip:g}: {why('flip')}")
+        way = "left to right" if len(size) == 2 else "along the last axis"
+        lines.append(f"flipped {way} with probability {recipe.flip:g}: {why('flip')}")
     else:
         lines.append(f"not flipped: {why('flip')}; --set augment.flip=0.5 turns it on")
     if recipe.flip_vertical:
-        lines.append(f"flipped top to bottom with probability {recipe.flip_vertical:g}")
-    down, right = reach(recipe, size)
-    if down or right:
-        unit = "pixel" if down == 1 else "pixels"
-        text = f"shifted by up to {down} {unit} down or up and {right} across, "
-        lines.append(f"{text}{recipe.padding} padding: {why('shift')}")
+        way = "top to bottom" if len(size) == 2 else "along the last axis but one"
+        lines.append(f"flipped {way} with probability {recipe.flip_vertical:g}")
+    far = reach(recipe, size)
+    if any(far):
+        lines.append(f"shifted by up to {_far(far)}, {recipe.padding} padding: {why('shift')}")
     else:
         lines.append(f"not shifted: {why('shift')}")
-    if kind == "numbers" and (down or right or recipe.scale):
+    if kind == "numbers" and (any(far) or recipe.scale):
         lines.append(
             "places and sizes change, the numbers stay; where they measure a place or a size: "
             "--set augment.shift=0 --set augment.scale=0"
@@ -179,10 +217,18 @@ def explain(
     return tuple(lines)
 
 
-def reach(recipe: AugmentRecipe, size: tuple[int, int]) -> tuple[int, int]:
-    """The largest shift down and across in pixels; some of the picture always stays."""
+def _far(far: tuple[int, ...]) -> str:
+    """The largest shifts in words."""
+    if len(far) != 2:
+        return f"{size_text(far)} either way"
+    down, right = far
+    return f"{down} {'pixel' if down == 1 else 'pixels'} down or up and {right} across"
+
+
+def reach(recipe: AugmentRecipe, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The largest shift along each axis in pixels; some of the picture always stays."""
     share = recipe.shift or 0.0
-    return min(round(share * size[0]), size[0] - 1), min(round(share * size[1]), size[1] - 1)
+    return tuple(min(round(share * side), side - 1) for side in size)
 
 
 class Augment:
@@ -237,8 +283,9 @@ class Augment:
 
         Returns:
             Images float32 in 0…255 units, channels_last; uint8 while only flips and shifts are on.
-            With mixup or cutmix the targets are B×K float32 and the weights mixed, as
-            `mixing.mix_pairs` says.
+            Signals and volumes keep their type, but for mixup, which makes it float32 in units of
+            their full scale. With mixup or cutmix the targets are B×K float32 and the weights
+            mixed, as `mixing.mix_pairs` says.
         """
         return self.mix(self.each(batch, epoch), epoch)
 
@@ -259,8 +306,11 @@ class Augment:
         recipe = self.recipe
         if not (recipe.mixup or recipe.cutmix):
             return batch
+        images = batch.images.float()
+        if images.dim() != 4:  # floats of signals and volumes are in units of their full scale
+            images = images / FULL_SCALE[str(batch.images.dtype).removeprefix("torch.")]
         return mixing.mix_pairs(
-            replace(batch, images=batch.images.float()),
+            replace(batch, images=images),
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,
             classes=self.classes,
@@ -268,7 +318,7 @@ class Augment:
         )
 
     def windows(
-        self, sizes: Tensor, size: tuple[int, int], ids: Tensor, epoch: int
+        self, sizes: Tensor, size: tuple[int, ...], ids: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Where to crop pictures that are stored larger than the network's input.
 
@@ -293,7 +343,7 @@ class Augment:
     def _move(self, images: Tensor, ids: Tensor, epoch: int) -> Tensor:
         """Flip, shift, turn and zoom, by index where that will do, else in one resampling."""
         recipe = self.recipe
-        size = (images.shape[-2], images.shape[-1])
+        size = tuple(images.shape[2:])
         far = reach(recipe, size)
         if not (any(far) or recipe.flip or recipe.flip_vertical or recipe.rotate or recipe.scale):
             return images
@@ -305,16 +355,20 @@ class Augment:
         if recipe.alternate and recipe.flip:
             turns = draws.integers(chance.key(self.seed, "turns"), ids, torch.full_like(ids, 2))
             flips["flip"] = (turns + epoch) % 2 == 1
-        down, right = (
+        shifts = [
             draws.integers(chance.key(self.seed, epoch, name), ids, 2 * most + 1) - most
-            for name, most in zip(("down", "right"), far, strict=True)
-        )
+            for name, most in zip(_AXES[-len(far) :], far, strict=True)
+        ]
         padding = recipe.padding or "zero"
+        if len(size) != 2:
+            return warp.shift_flip_axes(images, shifts, **flips, padding=padding, reach=far)
+        down, right = shifts
         if not recipe.rotate and not recipe.scale:
-            return warp.shift_flip(images, down, right, **flips, padding=padding, reach=far)
+            whole = (far[0], far[1])
+            return warp.shift_flip(images, down, right, **flips, padding=padding, reach=whole)
         rotate, scale = recipe.rotate or 0.0, recipe.scale or 0.0
         matrices = warp.affine(
-            size,
+            (size[0], size[1]),
             degrees=self._between(ids, epoch, "rotate", -rotate, rotate),
             zoom=(1 + scale) ** self._between(ids, epoch, "scale", -1, 1),
             down=down,
@@ -363,7 +417,7 @@ def tiles(
         columns: samples; fewer where the training part has fewer.
 
     Returns:
-        rows × columns pictures, H×W×C.
+        rows × columns pictures, H×W×C: of signals and volumes their `faces`.
     """
     part = data.splits["train"]
     columns = min(columns, len(part))
@@ -372,8 +426,9 @@ def tiles(
     shown = []
     for row in range(rows):
         now = epoch + row - 1
+        moved = row and not data.images.whole(data.size)
         tops, lefts = (
-            augment.windows(data.images.sizes[ids], data.size, ids, now) if row else (None, None)
+            augment.windows(data.images.sizes[ids], data.size, ids, now) if moved else (None, None)
         )
         batch = Batch(
             images=data.images.gather(ids, data.size, tops, lefts),
@@ -383,6 +438,9 @@ def tiles(
             ids=ids,
         )
         images = augment(batch, now).images if row else batch.images
+        if images.dim() != 4:
+            shown.append(faces(images.numpy()))
+            continue
         pixels = images.float().round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         shown.append(list(pixels.numpy()))
     return shown
@@ -398,7 +456,7 @@ def contact_sheet(
     """
     shown = tiles(data, augment, epoch=epoch, rows=rows, columns=columns)
     line, least = 2, 64
-    height, width = data.size
+    height, width = shown[0][0].shape[:2]
     factor = max(1, -(-least // min(height, width)))
     step = (height * factor + line, width * factor + line)
     sheet = np.full((len(shown) * step[0] - line, len(shown[0]) * step[1] - line, 3), 255, np.uint8)

@@ -28,12 +28,14 @@ from neocog.data.merge import Merged, match_columns, merge, refuse_unknown
 from neocog.data.names import too_few
 from neocog.data.pack import geometry as decide
 from neocog.data.pack import pack
+from neocog.data.ranks import moments
 from neocog.data.scan import Scan, refuse, refuse_empty_classes, scan
 from neocog.data.split import held_back
 from neocog.data.store import SPLITS, VERSION, Pack, open_pack, work_folder
 from neocog.data.twins import TWIN, twins
-from neocog.errors import DataError, RunError
+from neocog.errors import ConfigError, DataError, RunError
 from neocog.files import write_atomic
+from neocog.geometry import noun, size_text
 from neocog.records import DataCount, Fault, InputSpec
 from neocog.text import printable
 
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "load", "spec"]
 
-Geometry = tuple[tuple[int, int], int]
-Asked = tuple[tuple[int, int] | None, int | None]
+Geometry = tuple[tuple[int, ...], int]
+Asked = tuple[tuple[int, ...] | None, int | None]
 
 STD_FLOOR = 1e-3
 """Smallest standard deviation that normalisation divides by, in units of 0…1: a quarter of one of
@@ -65,7 +67,7 @@ class Dataset:
     """What training and evaluation see."""
 
     images: Images
-    """N pictures."""
+    """N pictures, signals or volumes."""
     targets: Tensor
     """N int64 class indices, N×K float32 labels (0 or 1), or N×K float32 numbers."""
     weights: Tensor
@@ -78,10 +80,10 @@ class Dataset:
     """`train`, `val`, `test`: ids, int64, rising. A part that does not exist is absent."""
     names: Sequence[str]
     """N; what each sample is called in reports."""
-    size: tuple[int, int]
-    """Height and width of the network's input."""
+    size: tuple[int, ...]
+    """Height and width of the network's input; the size of signals or volumes."""
     channels: int
-    """1 or 3."""
+    """1 or 3; any number for signals and volumes."""
     fingerprint: str
     """SHA-256 of the content that is used; the same at every size."""
     source: str
@@ -107,11 +109,11 @@ class Dataset:
         return len(self.targets)
 
     def __repr__(self) -> str:
-        height, width = self.size
         parts = ", ".join(f"{name} {len(ids):,}" for name, ids in self.splits.items())
         count = self.counts["all"]
         lines = [
-            f"Dataset {self.source}: {len(self):,} pictures, {height}×{width}×{self.channels}",
+            f"Dataset {self.source}: {len(self):,} {noun(self.size)}s, "
+            f"{size_text(self.size)}×{self.channels}",
             f"  found {count.found:,}, used {count.used:,}, skipped {count.skipped:,}",
             f"  parts: {parts}",
         ]
@@ -188,10 +190,16 @@ def load(
         DataError: the data set is refused, or there is nothing to learn from its training part.
     """
     asked: Asked = geometry or (recipe.size, recipe.channels)
+    dims = recipe.dims if asked[0] is None else len(asked[0])
+    if recipe.dims not in (None, dims):
+        raise ConfigError(
+            f"data.dims={recipe.dims} and data.size={asked[0]} are not of one rank",
+            "leave one of them out",
+        )
     signed = _sign(recipe)
-    packed = _find(_note(signed, asked))
+    packed = _find(_note(signed, asked, dims))
     if packed is None:
-        packed = _make(recipe, asked, signed, classes is not None, progress)
+        packed = _make(recipe, asked, dims, signed, classes is not None, progress)
     faults = packed.faults()
     refuse(faults, packed.counts()["all"], max_bad=recipe.max_bad, strict=recipe.strict)
     split_seed = seed if recipe.seed is None else recipe.seed
@@ -218,9 +226,10 @@ def _sign(recipe: DataRecipe) -> str:
     )
 
 
-def _note(signed: str, asked: Asked) -> Path:
+def _note(signed: str, asked: Asked, dims: int | None) -> Path:
     """The file that leads from what is asked for to the pack."""
-    name = hashlib.sha256(f"{signed} {json.dumps(asked)}".encode()).hexdigest()[:40]
+    rank = "" if dims is None or asked[0] is not None else f" {dims}"  # a size tells its rank
+    name = hashlib.sha256(f"{signed} {json.dumps(asked)}{rank}".encode()).hexdigest()[:40]
     return cache_dir() / "opens" / f"{name}.json"
 
 
@@ -235,7 +244,12 @@ def _find(note: Path) -> Pack | None:
 
 
 def _make(
-    recipe: DataRecipe, asked: Asked, signed: str, few: bool, progress: Progress | None
+    recipe: DataRecipe,
+    asked: Asked,
+    dims: int | None,
+    signed: str,
+    few: bool,
+    progress: Progress | None,
 ) -> Pack:
     """Read, merge, scan, refuse or pack; leave notes for the next opening, unless a fault may pass.
 
@@ -246,8 +260,9 @@ def _make(
 
     began = time.monotonic()
     named = _sources(recipe)
-    main = read(named.pop(""), few=few)
-    merged = merge(main, {name: read(source, few=True) for name, source in named.items()})
+    kind: Any = {"dims": dims, "channels": asked[1]}
+    main = read(named.pop(""), few=few, **kind)
+    merged = merge(main, {name: read(source, few=True, **kind) for name, source in named.items()})
     source = merged.source
     with work_folder() as work:
         has_files = any(part.files for part in source.parts)
@@ -255,7 +270,7 @@ def _make(
             source,
             minimum_side=recipe.minimum_side,
             deep=recipe.deep,
-            cover=asked[0] or (SMALL, SMALL),
+            cover=_pair(asked[0]),
             spool=work / "spool" if has_files else None,
             progress=progress,
         )
@@ -279,10 +294,15 @@ def _make(
     if any(fault.code in MOMENTARY for fault in packed.faults()):
         return packed  # no note: the next opening looks again
     # A run writes the decided geometry into its manifest: opening by that must be as quick.
-    for target in {_note(signed, asked), _note(signed, final)}:
+    for target in {_note(signed, asked, dims), _note(signed, final, len(final[0]))}:
         with contextlib.suppress(RunError):  # a full disk costs time next time, nothing else
             write_atomic(target, json.dumps({"pack": folder.name}))
     return packed
+
+
+def _pair(size: tuple[int, ...] | None) -> tuple[int, int]:
+    """Height and width that files are decoded to cover; of signals and volumes there are none."""
+    return (size[0], size[1]) if size is not None and len(size) == 2 else (SMALL, SMALL)
 
 
 def _refuse_lost(merged: Merged, found: Scan) -> None:
@@ -348,7 +368,7 @@ def _assemble(
         classes=names,
         splits={name: torch.from_numpy(ids) for name, ids in splits.items()},
         names=packed.names,
-        size=(meta["size"][0], meta["size"][1]),
+        size=tuple(meta["size"]),
         channels=meta["channels"],
         fingerprint=meta["fingerprint"],
         source=recipe.source,
@@ -438,11 +458,19 @@ def spec(data: Dataset) -> InputSpec:
 
     Over the centred windows of at most 10,000 training pictures, evenly chosen; of all pictures
     where there is no training part. Sums are integers, so the result is exact and the same
-    everywhere. The deviation is at least 0.001.
+    everywhere. The deviation is at least 0.001. For signals and volumes: `ranks.moments`.
     """
     ids = data.splits.get("train", torch.arange(len(data)))
     if len(ids) > SPEC_PICTURES:
         ids = ids[torch.arange(SPEC_PICTURES) * len(ids) // SPEC_PICTURES]
+    if len(data.size) != 2:
+        mean, std = moments(
+            len(ids),
+            lambda first, end: data.images.gather(ids[first:end], data.size).numpy(),
+            (data.channels, *data.size),
+            data.images.full,
+        )
+        return InputSpec(channels=data.channels, size=data.size, mean=mean, std=std)
     total = torch.zeros(data.channels, dtype=torch.int64)
     squares = torch.zeros(data.channels, dtype=torch.int64)
     for first in range(0, len(ids), 256):
@@ -451,9 +479,9 @@ def spec(data: Dataset) -> InputSpec:
         total += pixels.sum((0, 2, 3), dtype=torch.int64)
         squares += pixels.square_().sum((0, 2, 3), dtype=torch.int64)
     count = max(1, len(ids) * data.size[0] * data.size[1])
-    mean, std = [], []
+    means, stds = [], []
     for one, square in zip(total.tolist(), squares.tolist(), strict=True):
-        mean.append(one / count / 255)
+        means.append(one / count / 255)
         # n·Σx² − (Σx)² in whole numbers: no cancellation.
-        std.append(max(STD_FLOOR, max(0, count * square - one * one) ** 0.5 / count / 255))
-    return InputSpec(channels=data.channels, size=data.size, mean=tuple(mean), std=tuple(std))
+        stds.append(max(STD_FLOOR, max(0, count * square - one * one) ** 0.5 / count / 255))
+    return InputSpec(channels=data.channels, size=data.size, mean=tuple(means), std=tuple(stds))

@@ -138,14 +138,14 @@ class Look:
         return np.frombuffer(bytearray(self.pixels), np.uint8).reshape(*self.size, self.channels)
 
 
-def pixel_print(size: tuple[int, int], pixels: bytes) -> int:
+def pixel_print(size: tuple[int, ...], pixels: bytes) -> int:
     """64 bits that are equal for equal pictures, and in practice only for them.
 
     Args:
-        size: height and width of the picture.
-        pixels: H×W×C, uint8.
+        size: height and width of the picture; sides of a signal or volume.
+        pixels: H×W×C, uint8; the bytes of a signal or volume.
     """
-    state = hashlib.blake2b(b"%d %d" % size, digest_size=8)
+    state = hashlib.blake2b(" ".join(map(str, size)).encode(), digest_size=8)
     state.update(pixels)
     return int.from_bytes(state.digest(), "little")
 

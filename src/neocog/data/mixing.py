@@ -1,7 +1,8 @@
 """Blanked squares and mixed pairs. Floor 1, room data; imports floor 0, `draws` and torch.
 
-Images are float32 B×C×H×W. Everything comes from hashes of sample ids; the one thing that also
-depends on the rest of the batch is who a sample's partner is.
+Images are float32 B×C×H×W; signals and volumes can be mixed, not cut. Everything comes from hashes
+of sample ids; the one thing that also depends on the rest of the batch is who a sample's partner
+is.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def mix_pairs(batch: Batch, *, mixup: float, cutmix: float, classes: int, key: i
     ids, images = batch.ids, batch.images
     partner = partners(ids, chance.key(key, "partner"))
     # index_select gives contiguous memory: taken from B×H×W×C, the result stays channels_last.
-    other = images.permute(0, 2, 3, 1).index_select(0, partner).permute(0, 3, 1, 2)
+    other = images.movedim(1, -1).index_select(0, partner).movedim(-1, 1)
     keep = torch.ones_like(batch.weights)
     if mixup > 0 and cutmix > 0:
         pasted = draws.between(chance.key(key, "choice"), ids, 0, 1) < 0.5
@@ -109,7 +110,7 @@ def mix_pairs(batch: Batch, *, mixup: float, cutmix: float, classes: int, key: i
     if mixup > 0:
         drawn = draws.beta(chance.key(key, "mixup"), ids, mixup)
         keep = torch.where(pasted, keep, drawn)
-        images = torch.lerp(other, images, keep[:, None, None, None])
+        images = torch.lerp(other, images, keep.view(-1, *(1,) * (images.dim() - 1)))
     if cutmix > 0:
         size = (images.shape[-2], images.shape[-1])
         side = (1 - draws.beta(chance.key(key, "cutmix"), ids, cutmix)).sqrt()

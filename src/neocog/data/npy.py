@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["read_npz"]
+__all__ = ["read_npy", "read_npz"]
 
 _MAGIC = b"\x93NUMPY"
 _HEADER = 1 << 16
@@ -92,6 +92,16 @@ def read_npz(
                 f"{where}: expected a whole .npz file, found it damaged ({error})", _REMEDY
             ) from error
     return arrays, others
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of an .npy file.
+
+    Raises:
+        DataError: no such array, or a header that promises more or less than the file holds.
+    """
+    with open_regular(path) as file:
+        return _read(file, path.stat().st_size, printable(path.name))
 
 
 def _read(stream: BinaryIO, size: int, where: str) -> NDArray[Any]:

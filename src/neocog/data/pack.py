@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL, fit, recolor
 from neocog.data.files import Limits, Remark
 from neocog.data.looks import Order, pixel_print
+from neocog.data.ranks import told
 from neocog.data.scan import SPOOL_START, refuse, write_faults
 from neocog.data.store import (
     SPLITS,
@@ -31,6 +33,7 @@ from neocog.data.store import (
     write_names,
 )
 from neocog.data.workers import look_at_all
+from neocog.errors import ConfigError, DataError
 from neocog.geometry import covering_size
 
 if TYPE_CHECKING:
@@ -47,14 +50,22 @@ __all__ = ["geometry", "pack"]
 
 
 def geometry(
-    scan: Scan, size: tuple[int, int] | None, channels: int | None
-) -> tuple[tuple[int, int], int]:
+    scan: Scan, size: tuple[int, ...] | None, channels: int | None
+) -> tuple[tuple[int, ...], int]:
     """Input size and channels: as wished, else decided from the pictures.
 
     One size up to 128 pixels a side shared by all is taken as it is. Otherwise 128×128, or the
     median of the shorter sides, rounded down to a multiple of 8, where that is smaller. One
-    channel where all pictures are grey.
+    channel where all pictures are grey. Signals and volumes are as they are.
+
+    Raises:
+        DataError: signals or volumes of another size or number of channels than wished.
+        ConfigError: pictures of other than 1 or 3 channels are wished for.
     """
+    if scan.sides is not None:
+        return _as_it_is(scan.sides, int(scan.channels[0]), size, channels)
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"data.channels is 1 or 3 for pictures, got {channels}")
     heights, widths = scan.heights[scan.used], scan.widths[scan.used]
     if channels is None:
         channels = 1 if (scan.channels[scan.used] == 1).all() else 3
@@ -66,6 +77,20 @@ def geometry(
         side = int(np.median(np.minimum(heights, widths))) // 8 * 8
         size = (min(SMALL, max(8, side)),) * 2
     return size, channels
+
+
+def _as_it_is(
+    sides: tuple[int, ...], own: int, size: tuple[int, ...] | None, channels: int | None
+) -> tuple[tuple[int, ...], int]:
+    """The geometry of signals and volumes, which nothing changes."""
+    wished = (sides if size is None else size, own if channels is None else channels)
+    if wished != (sides, own):
+        raise DataError(
+            f"expected {told(*wished)}, found {told(sides, own)}",
+            "signals and volumes are taken as they are: bring them to one size before, and leave "
+            "data.size out",
+        )
+    return sides, own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +107,7 @@ def pack(
     source: Source,
     scan: Scan,
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     channels: int,
     counts: dict[str, DataCount],
     work: Path,
@@ -95,8 +120,8 @@ def pack(
     Args:
         source: what the readers found.
         scan: what the scan found, with a spool where files are concerned.
-        size: height and width of the network's input.
-        channels: 1 or 3.
+        size: height and width of the network's input; of signals and volumes their own.
+        channels: 1 or 3; of signals and volumes their own.
         counts: `all` and each split, before the pack; a file that changed since the scan is
             taken off and reported.
         work: a folder on the cache's disk that holds nothing but the spool.
@@ -116,14 +141,7 @@ def pack(
     if open_pack(made) is not None:
         return made
     writer = _Writer(work, channels)
-    goals = _goals(scan, size)
-    if _is_finished(source, scan, goals, channels):
-        writer.adopt(scan)
-    else:
-        for pixels in _pixels(source, scan, goals, size, channels, writer):
-            writer.add(pixels)
-            if progress is not None and len(writer.sizes) % 256 == 0:
-                progress("pack", len(writer.sizes), scan.count.used)
+    _fill(writer, source, scan, size, progress)
     if writer.faults:  # files changed under our hands: other content, so another key
         scan, counts = _without(scan, facts, counts, writer)
         refuse(scan.faults, scan.count, max_bad=1.0)
@@ -136,7 +154,7 @@ def pack(
         "splits": facts.splits[kept],
         "digests": scan.digests[kept],
         "prints": np.array(writer.prints, np.uint64),
-        "sizes": np.array(writer.sizes, np.int64).reshape(-1, 2),
+        "sizes": np.array(writer.sizes, np.int64).reshape(-1, len(size)),
     }
     for name, array in arrays.items():
         np.save(work / f"{name}.npy", array)
@@ -158,6 +176,32 @@ def pack(
     if progress is not None:
         progress("pack", scan.count.used, scan.count.used)
     return publish(work, made)
+
+
+def _fill(
+    writer: _Writer,
+    source: Source,
+    scan: Scan,
+    size: tuple[int, ...],
+    progress: Progress | None,
+) -> None:
+    """All samples that can be used, one after the other."""
+    found: Iterator[NDArray[Any]]
+    if scan.sides is not None:
+        found = (
+            one for part in source.parts for one in (() if part.pixels is None else part.pixels)
+        )
+    else:
+        height, width = size
+        goals = _goals(scan, (height, width))
+        if _is_finished(source, scan, goals, writer.channels):
+            writer.adopt(scan)
+            return
+        found = _pixels(source, scan, goals, (height, width), writer.channels, writer)
+    for pixels in found:
+        writer.add(pixels)
+        if progress is not None and len(writer.sizes) % 256 == 0:
+            progress("pack", len(writer.sizes), scan.count.used)
 
 
 def _facts(source: Source) -> _Facts:
@@ -220,7 +264,8 @@ class _Writer:
     def __init__(self, work: Path, channels: int) -> None:
         self.path = work / "images.npy"
         self.channels = channels
-        self.sizes: list[tuple[int, int]] = []
+        self.kind = "|u1"
+        self.sizes: list[tuple[int, ...]] = []
         self.prints: list[int] = []
         self.faults: list[tuple[int, Fault]] = []
         self.spool: Path | None = None
@@ -234,9 +279,9 @@ class _Writer:
         self.sizes = list(zip(held.heights[used].tolist(), held.widths[used].tolist(), strict=True))
         self.prints = held.prints[used].tolist()
 
-    def add(self, pixels: NDArray[np.uint8]) -> None:
-        """One picture, H×W×C."""
-        size = (pixels.shape[0], pixels.shape[1])
+    def add(self, pixels: NDArray[Any]) -> None:
+        """One picture, H×W×C; or a signal or volume, all in one type."""
+        size, self.kind = pixels.shape[:-1], pixels.dtype.str
         self.sizes.append(size)
         data = pixels.tobytes()
         self.prints.append(pixel_print(size, data))
@@ -254,10 +299,10 @@ class _Writer:
         elif scan.spool is not None:
             scan.spool.path.unlink()
         uniform = len(set(self.sizes)) == 1
-        total = sum(height * width for height, width in self.sizes) * self.channels
+        total = sum(map(math.prod, self.sizes)) * self.channels
         shape = (len(self.sizes), *self.sizes[0], self.channels) if uniform else (total,)
         with self.path.open("r+b") as file:
-            file.write(npy_header(shape))
+            file.write(npy_header(shape, self.kind))
         return uniform
 
 

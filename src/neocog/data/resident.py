@@ -6,6 +6,7 @@ a few operations that the host only has to queue: it never waits for an answer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
@@ -44,7 +45,7 @@ class ResidentImages(Images):
         self._offsets = torch.from_numpy(self._starts).to(device)
         self.sizes = self.sizes.to(device)
 
-    def ready(self, ids: Tensor, size: tuple[int, int]) -> Tensor:
+    def ready(self, ids: Tensor, size: tuple[int, ...]) -> Tensor:
         """Check ids on the host, for centred windows of `size`, and copy them to the pixels.
 
         Raises:
@@ -57,7 +58,7 @@ class ResidentImages(Images):
     def gather(
         self,
         ids: Tensor,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         tops: Tensor | None = None,
         lefts: Tensor | None = None,
     ) -> Tensor:
@@ -74,7 +75,8 @@ class ResidentImages(Images):
             lefts: B, int64, where the ids are: first column of each window; None: centred.
 
         Returns:
-            B×C×h×w, uint8, in channels-last memory, on the device.
+            B×C×h×w, uint8, in channels-last memory, on the device; signals and volumes as
+            `Images.gather` gives them.
 
         Raises:
             IndexError: an id on the host outside 0…N−1.
@@ -86,11 +88,11 @@ class ResidentImages(Images):
             ids = send(ids, device)
             tops = None if tops is None else send(tops, device)
             lefts = None if lefts is None else send(lefts, device)
-        height, width = size
         if self.whole(size):
-            stack = self._bytes.view(len(self), height * width * self.channels)
+            stack = self._bytes.view(len(self), math.prod(size) * self.channels)
             taken = stack.index_select(0, ids)
         else:
+            height, width = size
             heights, widths = self.sizes.index_select(0, ids).unbind(1)
             top = (heights - height) // 2 if tops is None else tops
             left = (widths - width) // 2 if lefts is None else lefts
@@ -100,7 +102,7 @@ class ResidentImages(Images):
             run = width * self.channels
             runs = self._bytes.as_strided((max(0, len(self._bytes) - run + 1), run), (1, 1))
             taken = runs.index_select(0, (first[:, None] + down).view(-1))
-        return taken.view(len(ids), height, width, self.channels).permute(0, 3, 1, 2)
+        return self._batch(taken, len(ids), size)
 
 
 def resident(data: Dataset, device: torch.device, *, share: float = 0.5) -> Dataset:

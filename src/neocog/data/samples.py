@@ -8,12 +8,11 @@ know nothing of sizes, splits by chance, tensors or networks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from neocog.records import Fault
@@ -38,8 +37,9 @@ class Part:
     """Sample weights; None: all 1."""
     files: tuple[str, ...] | None = None
     """Paths of encoded pictures; text, because fifty thousand `Path`s take half a second."""
-    pixels: NDArray[np.uint8] | None = None
-    """N×H×W×C, uint8, C 1 or 3."""
+    pixels: NDArray[Any] | None = None
+    """N×H×W×C, uint8, C 1 or 3; signals N×L×C and volumes N×D×H×W×C of any number of channels, in a
+    type of `records.FULL_SCALE`."""
     root: Path | None = None
     """Folder that `files` must not leave, not even by a symbolic link."""
 

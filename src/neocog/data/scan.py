@@ -13,7 +13,7 @@ import json
 import operator
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from neocog.data.looks import Batch, Order
 from neocog.data.twins import twins
 from neocog.data.workers import look_in_batches
 from neocog.errors import DataError
+from neocog.geometry import noun, size_text
 from neocog.records import DataCount, Fault
 from neocog.text import printable
 
@@ -83,7 +84,7 @@ class Scan:
     widths: NDArray[np.int64]
     """N; as in the file, upright; 0 where unusable."""
     channels: NDArray[np.int64]
-    """N; 1 or 3; 0 where unusable."""
+    """N; of pictures 1 or 3; 0 where unusable."""
     digests: NDArray[np.uint8]
     """N×32; SHA-256 of the file, or of shape and pixels of an array's row."""
     faults: tuple[Fault, ...]
@@ -92,6 +93,9 @@ class Scan:
     """All samples, those that the reader left out among them."""
     spool: Spool | None = None
     """Decoded pixels, where a place for them was given."""
+    sides: tuple[int, ...] | None = None
+    """Length of all signals, or depth, height and width of all volumes, whose heights and widths
+    are 0; None: the samples are pictures."""
 
 
 def scan(
@@ -117,8 +121,10 @@ def scan(
         progress: told how far it is.
 
     Raises:
-        DataError: pixels of an array with another shape than N×H×W×1 or N×H×W×3.
+        DataError: pixels of an array with another shape than N×H×W×1 or N×H×W×3; signals or volumes
+            that differ in size or type, or beside pictures.
     """
+    sides = _sides(source)
     total = sum(len(part.names) for part in source.parts)
     limits = Limits(minimum_side=minimum_side, deep=deep)
     order = Order(cover=cover, whole=SMALL, pixels=spool is not None, limits=limits)
@@ -130,7 +136,7 @@ def scan(
         start = 0
         for part in source.parts:
             if part.pixels is not None:
-                table.add_rows(part, start, minimum_side)
+                table.add_rows(part, start, minimum_side, sides)
             elif part.files is not None:
                 root = None if part.root is None else str(part.root)
                 names += part.names
@@ -150,7 +156,30 @@ def scan(
         table.close()
     if progress is not None:
         progress("scan", total, total)
-    return table.result(source)
+    return table.result(source, sides)
+
+
+def _sides(source: Source) -> tuple[int, ...] | None:
+    """The size that all signals or volumes share; None for pictures.
+
+    Raises:
+        DataError: they differ in size, channels or type, or are beside pictures.
+    """
+
+    def kind(pixels: NDArray[Any] | None) -> str:
+        if pixels is None or pixels.ndim == 4:
+            return "pictures"
+        return f"{noun(pixels.shape[1:-1])}s {size_text(pixels.shape[1:])} {pixels.dtype}"
+
+    kinds = {kind(part.pixels) for part in source.parts}
+    if len(kinds) > 1:
+        raise DataError(
+            "expected samples of one kind, size and type in all parts, found "
+            + " and ".join(sorted(kinds)),
+            "cut them or fill them up to one size, and save them in one type",
+        )
+    first = source.parts[0].pixels if source.parts else None
+    return None if first is None or first.ndim == 4 else first.shape[1:-1]
 
 
 _ROW = np.dtype(
@@ -203,12 +232,15 @@ class _Table:
         remarks.sort(key=operator.itemgetter(0))
         self.faults += [remark.at(names[place]) for place, remark in remarks]
 
-    def add_rows(self, part: Part, start: int, minimum_side: int) -> None:
+    def add_rows(
+        self, part: Part, start: int, minimum_side: int, sides: tuple[int, ...] | None
+    ) -> None:
         """A part whose pixels are an array; its first sample is `start`."""
         pixels = part.pixels
         assert pixels is not None
         shape = pixels.shape
-        if pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
+        picture = pixels.dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3)
+        if not picture and sides is None:
             raise DataError(
                 f"expected pixels N×H×W×1 or N×H×W×3 in uint8, found {shape} in {pixels.dtype}",
                 "convert them with numpy",
@@ -217,15 +249,17 @@ class _Table:
             raise DataError(
                 f"expected {len(part.names)} pictures, found {shape[0]}", "one name a row"
             )
-        if min(shape[1:3]) < minimum_side:
+        if picture and min(shape[1:3]) < minimum_side:
             raise DataError(
                 f"expected sides of at least {minimum_side}, found {shape[1]}×{shape[2]}",
                 "lower data.minimum_side",
             )
         rows = slice(start, start + len(pixels))
         self.used[rows] = True
-        self.numbers[rows] = (*shape[1:3], 0, 0, shape[3])
-        seed = hashlib.sha256(repr(shape[1:]).encode())
+        self.numbers[rows] = (*(shape[1:3] if picture else (0, 0)), 0, 0, shape[-1])
+        seed = hashlib.sha256(
+            repr(shape[1:] if picture else (shape[1:], pixels.dtype.name)).encode()
+        )
         for row, one in enumerate(np.ascontiguousarray(pixels), start):
             state = seed.copy()
             state.update(one)
@@ -248,7 +282,7 @@ class _Table:
         prints = self.digests[:, :8].copy().view(np.uint64)[:, 0]
         return twins(prints, parts, names, source.kind)[1]
 
-    def result(self, source: Source) -> Scan:
+    def result(self, source: Source, sides: tuple[int, ...] | None) -> Scan:
         """The finished scan."""
         used = int(self.used.sum())
         heights, widths, spool_heights, spool_widths, channels = self.numbers.T.copy()
@@ -264,6 +298,7 @@ class _Table:
                 used=used,
                 skipped=len(self.used) - used + source.skipped,
             ),
+            sides=sides,
             spool=None
             if self.spool is None
             else Spool(

@@ -21,6 +21,7 @@ from neocog.data.idx import group_of, has_idx_name, read_idx
 from neocog.data.opened import is_hidden, visible
 from neocog.data.table import has_table_header, listed_files, read_table
 from neocog.errors import DataError, near
+from neocog.geometry import noun
 from neocog.text import printable
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ _KNOWN = (
 
 
 def read(
-    source: str, *, few: bool = False, progress: Callable[[int, int], None] | None = None
+    source: str,
+    *,
+    few: bool = False,
+    dims: int | None = None,
+    channels: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """What is in a data set, before any picture is decoded.
 
@@ -46,6 +52,9 @@ def read(
         source: a path, or one of `named.NAMES`. A path that exists goes before a name.
         few: it is a validation or test part, or data for a network that exists: classes may be
             missing, down to a single one. Else it is to be learnt from, which takes two.
+        dims: axes of a sample beside its channels: 1 for signals, 2 for pictures, 3 for volumes.
+            None: what an .npz says; everything else holds pictures.
+        channels: how many signals and volumes have, where that is known.
         progress: called with bytes so far and bytes in all while something is downloaded.
 
     Raises:
@@ -53,15 +62,25 @@ def read(
     """
     path = _located(source)
     if path is None:
+        _refuse_other_rank(dims, source)
         return named.read_named(source, progress)
     kind, path = _look(path)
     if kind != "archive":
-        return _read(kind, path, few)
+        return _read(kind, path, few, dims, channels)
     try:
-        return _read(*_look_folder(unpack(path)), few)
+        return _read(*_look_folder(unpack(path)), few, dims, channels)
     except DataError as error:
         error.add_note(f"in the archive {printable(str(path))}")
         raise
+
+
+def _refuse_other_rank(dims: int | None, where: str) -> None:
+    """Raises a DataError where something else than pictures is wanted of what holds pictures."""
+    if dims not in (None, 2):
+        raise DataError(
+            f"{printable(where)}: expected {noun((0,) * dims)}s, found pictures",
+            "signals and volumes come in an .npz: numpy.savez(path, x=…, y=…, dims=1)",
+        )
 
 
 def signature(source: str) -> str:
@@ -105,11 +124,12 @@ def _located(source: str) -> Path | None:
     raise DataError(f"{printable(source)!r} is neither a path nor a known data set", hint)
 
 
-def _read(kind: _Kind, path: Path, few: bool) -> Source:
+def _read(kind: _Kind, path: Path, few: bool, dims: int | None, channels: int | None) -> Source:
+    if kind == "npz":
+        return read_arrays(path, few=few, dims=dims, channels=channels)
+    _refuse_other_rank(dims, str(path))
     if kind == "folder":
         return read_folder(path, few=few)
-    if kind == "npz":
-        return read_arrays(path, few=few)
     if kind == "csv":
         return read_table(path, few=few)
     folder, name = (path, "") if path.is_dir() else (path.parent, path.name)

@@ -6,8 +6,9 @@ so two processes that pack the same data do no harm and neither a crash nor a po
 anything half done behind a good name.
 
     meta.json     what and how much; written last, with a hash of itself
-    images.npy    N×H×W×C where all pictures share one size, else their bytes in one run
-    sizes.npy     N×2 int64                    prints.npy    N uint64: hash of the packed pixels
+    images.npy    N×H×W×C where all pictures share one size, else their bytes in one run; signals
+                  N×L×C, volumes N×D×H×W×C
+    sizes.npy     N×2 int64 (N×1, N×3)         prints.npy    N uint64: hash of the packed pixels
     targets.npy   N int64, or N×K float32      weights.npy   N float32
     splits.npy    N uint8: 0 train, 1 val, 2 test
     digests.npy   N×32 uint8: SHA-256 of the content
@@ -67,15 +68,15 @@ _UNWRITABLE = (
 )
 
 
-def npy_header(shape: tuple[int, ...]) -> bytes:
-    """The head of a .npy file of uint8, padded to `SPOOL_START` bytes.
+def npy_header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+    """The head of a .npy file, of uint8 or another type, padded to `SPOOL_START` bytes.
 
     A fixed length lets pixels be written first, and the head once their number is known.
 
     >>> len(npy_header((50000, 32, 32, 3)))
     256
     """
-    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+    text = repr({"descr": kind, "fortran_order": False, "shape": shape})
     length = SPOOL_START - 10
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + f"{text:<{length - 1}}\n".encode()
 
@@ -126,10 +127,10 @@ class Pack:
 
     folder: Path
     """Where it is."""
-    images: NDArray[np.uint8]
-    """Flat bytes of all pictures."""
+    images: NDArray[Any]
+    """Flat bytes of all pictures; numbers of signals and volumes, in their type."""
     sizes: NDArray[np.int64]
-    """N×2: height and width as packed."""
+    """N×2: height and width as packed; N×1 for signals, N×3 for volumes."""
     targets: NDArray[Any]
     """N int64, or N×K float32."""
     weights: NDArray[np.float32]
@@ -256,7 +257,7 @@ def open_pack(folder: Path) -> Pack | None:
             for name in ("images", "names")
         } | {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
         sizes, images = arrays["sizes"], arrays["images"].reshape(-1)
-        if len(images) != int((sizes[:, 0] * sizes[:, 1]).sum()) * meta["channels"]:
+        if len(images) != int(sizes.prod(axis=1).sum()) * meta["channels"]:
             return None
         names = Names(arrays.pop("names"), arrays.pop("name_ends"))
         if len({len(names), *(len(arrays[key]) for key in arrays if key != "images")}) != 1:

@@ -52,7 +52,7 @@ def twins(
             row = int(parts[second][np.argmax(hits)])
             twin = int(parts[first][np.argmax(prints[parts[first]] == prints[row])])
             number = found[f"{first}/{second}"] = int(hits.sum())
-            reason = f"{number} pictures of {second} are also in {first}; this one is {names[twin]}"
+            reason = f"{number} samples of {second} are also in {first}; this one is {names[twin]}"
             faults.append(
                 Fault(path=names[row], format=format, code=TWIN, reason=reason, policy="accept")
             )

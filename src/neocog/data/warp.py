@@ -7,15 +7,18 @@ picture in the same way, and both take and give channels_last memory.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-__all__ = ["Padding", "affine", "shift_flip", "warp"]
+__all__ = ["Padding", "affine", "shift_flip", "shift_flip_axes", "warp"]
 
 Padding = Literal["zero", "reflect", "replicate"]
 """What lies outside a picture: zeros, its mirror image without repeating the edge, or the edge."""
@@ -76,6 +79,48 @@ def shift_flip(
     flat = pixels.reshape(-1) if channels == 1 else pixels.reshape(-1, channels)
     flat = flat.index_select(0, index.view(-1))
     return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def shift_flip_axes(
+    samples: Tensor,
+    shifts: Sequence[Tensor],
+    *,
+    flip: Tensor | None = None,
+    flip_vertical: Tensor | None = None,
+    padding: Padding = "zero",
+    reach: tuple[int, ...],
+) -> Tensor:
+    """`shift_flip` for signals and volumes: what works on two axes works on them in turn.
+
+    Args:
+        samples: B×C×L or B×C×D×H×W, any dtype.
+        shifts: B int64 for each axis behind the channels, towards its end.
+        flip: B, bool: mirror the last axis.
+        flip_vertical: B, bool: mirror the axis before it.
+        padding: what comes in from outside.
+        reach: bounds of |shift|, for each axis.
+
+    Returns:
+        The shape and dtype of `samples`, contiguous.
+    """
+    batch, channels, *size = samples.shape
+    still = torch.zeros_like(shifts[-1])
+    high = math.prod(size[:-1])
+    # The two last axes; a signal is a picture of one row, a volume many pictures that move alike.
+    flat = samples.reshape(batch, -1, size[-2] if len(size) > 1 else 1, size[-1])
+    flat = shift_flip(
+        flat,
+        shifts[-2] if len(size) > 1 else still,
+        shifts[-1],
+        flip=flip,
+        flip_vertical=flip_vertical,
+        padding=padding,
+        reach=(reach[-2] if len(size) > 1 else 0, reach[-1]),
+    )
+    if len(size) == 3 and reach[0]:
+        flat = flat.reshape(batch, channels, size[0], high // size[0] * size[-1])
+        flat = shift_flip(flat, shifts[0], still, padding=padding, reach=(reach[0], 0))
+    return flat.reshape(samples.shape).contiguous()
 
 
 def affine(

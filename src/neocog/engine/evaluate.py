@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 from neocog.data.batches import eval_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -19,11 +20,24 @@ if TYPE_CHECKING:
     from neocog.engine.task import Statistics, Task
     from neocog.layers import Predictor
 
-__all__ = ["EVAL_BATCH", "Evaluation", "evaluate", "evaluating"]
+__all__ = ["EVAL_BATCH", "Evaluation", "eval_batch", "evaluate", "evaluating"]
 
 EVAL_BATCH = 256
 """One size for every evaluation: sums of floats depend on how rows are grouped, and a score that
 is repeated must be the same to the last bit."""
+_PLACES = 1 << 24
+"""Places of signals and volumes that are looked at together: those of 256 pictures of 256×256."""
+
+
+def eval_batch(size: Sequence[int]) -> int:
+    """Samples of this size that are looked at together; fewer where they are long or deep.
+
+    >>> eval_batch((224, 224)), eval_batch((16000,)), eval_batch((128, 128, 128))
+    (256, 256, 8)
+    """
+    if len(size) == 2:
+        return EVAL_BATCH
+    return max(1, min(EVAL_BATCH, _PLACES // math.prod(size)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +70,7 @@ def evaluate(
     ids: Tensor,
     *,
     device: torch.device,
-    batch: int = EVAL_BATCH,
+    batch: int | None = None,
     between: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Answer for the samples `ids`, each once, in fp32, and count.
@@ -67,13 +81,14 @@ def evaluate(
         data: where the pictures are.
         ids: sample ids, int64.
         device: where the predictor is.
-        batch: pictures at once, at most.
+        batch: samples at once, at most. None: `eval_batch`.
         between: called after each batch; may raise to leave.
     """
     statistics = task.statistics()
     losses: list[Tensor] = []
     with evaluating(predictor):
-        for one in eval_batches(data, ids, batch=batch, device=device):
+        together = eval_batch(data.size) if batch is None else batch
+        for one in eval_batches(data, ids, batch=together, device=device):
             outputs = predictor.outputs(one.images)
             loss = task.loss(outputs, one)
             statistics.update(predictor.decode(outputs), loss, one)

@@ -194,7 +194,8 @@ class _Run:
         self.peak = live.optimizers.lr
         self.full = FULL if job.ends is None else TIME
         self.budget = self._budget(history) if job.ends is not None else None
-        self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
+        dims = len(job.input.size)
+        self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
         once = dataclasses.replace(job.input, views="one")
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]

@@ -199,7 +199,7 @@ def _candidates(job: Job) -> list[Choice]:
     if engine.precision == "auto":
         precisions = ["fp32", half]
     layouts: list[Layout] = [job.choice.layout]
-    if engine.layout == "auto":
+    if engine.layout == "auto" and len(job.input.size) == 2:
         layouts = ["contiguous", "channels_last"]
     plain, *others = [
         dataclasses.replace(job.choice, precision=precision, layout=layout)
@@ -220,7 +220,8 @@ class _Candidate:
         self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = optim.build(network, job.recipe.optim)
-        self.normalize = Normalize(job.input.mean, job.input.std).to(job.device)
+        dims = len(job.input.size)
+        self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=choice.precision == "fp16")
         self.times: list[float] = []
         self.error = (0.0, 0.0)
@@ -392,9 +393,12 @@ def _batches(job: Job) -> list[Batch]:
 
 def _first(batch: Batch, count: int) -> Batch:
     """The first rows of a batch."""
+    images = batch.images[:count]
     return dataclasses.replace(
         batch,
-        images=batch.images[:count].contiguous(memory_format=torch.channels_last),
+        images=images.contiguous(memory_format=torch.channels_last)
+        if images.dim() == 4
+        else images,
         targets=batch.targets[:count],
         weights=batch.weights[:count],
         valid=batch.valid[:count],

@@ -6,21 +6,27 @@ Floor 2, room models; imports floor 0 and torch.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neocog.errors import ConfigError, near
+from neocog.geometry import LAYOUTS, noun, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "RANKED",
     "Activation",
     "ConvNormActivation",
     "ConvNormReLU",
+    "Dims",
+    "Init",
     "Norm",
+    "Ranked",
     "Stem",
     "StochasticDepth",
     "activation_layer",
@@ -31,6 +37,7 @@ __all__ = [
     "initialise_by_fan_out",
     "keep_resolution",
     "norm_layer",
+    "ranked",
     "round_channels",
     "takes_small_stem",
 ]
@@ -41,9 +48,64 @@ Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmo
 Norm = Literal["batch", "group", "none"]
 """batch: arXiv 1502.03167; group: arXiv 1803.08494, for batches too small to average over."""
 
+Init = Literal["he", "glorot", "orthogonal", "identity"]
+"""How first weights are drawn; `initialise` says what each means and where it comes from."""
+
 Stem = Literal["auto", "small", "large"]
 """What a picture meets first. large: as published, for pictures of some 224 pixels; small:
 keeps the resolution that the published stem would throw away; auto: by the size of the picture."""
+
+Dims = Literal[1, 2, 3]
+"""Axes of a sample beside its channels: 1 for signals, 2 for pictures, 3 for volumes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """Layers of one rank."""
+
+    dims: int
+    """Axes behind the channels."""
+    conv: type[nn.Conv1d | nn.Conv2d | nn.Conv3d]
+    """Convolution."""
+    norm: type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]
+    """Batch norm."""
+    max: type[nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d]
+    """Pooling by the greatest value."""
+    avg: type[nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d]
+    """Pooling by the mean."""
+    mean: type[nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]
+    """The mean over the sample, asked for as 1."""
+
+
+RANKED = {
+    1: Ranked(
+        dims=1,
+        conv=nn.Conv1d,
+        norm=nn.BatchNorm1d,
+        max=nn.MaxPool1d,
+        avg=nn.AvgPool1d,
+        mean=nn.AdaptiveAvgPool1d,
+    ),
+    2: Ranked(
+        dims=2,
+        conv=nn.Conv2d,
+        norm=nn.BatchNorm2d,
+        max=nn.MaxPool2d,
+        avg=nn.AvgPool2d,
+        mean=nn.AdaptiveAvgPool2d,
+    ),
+    3: Ranked(
+        dims=3,
+        conv=nn.Conv3d,
+        norm=nn.BatchNorm3d,
+        max=nn.MaxPool3d,
+        avg=nn.AvgPool3d,
+        mean=nn.AdaptiveAvgPool3d,
+    ),
+}
+"""By the axes behind the channels."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 _SMALL_STEM_UP_TO = 64
 """Pixels of the shorter side up to which the stem keeps the resolution. At 64×64 a small stem costs
@@ -60,6 +122,30 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+def ranked(size: Sequence[int], dims: int | None) -> Ranked:
+    """The layers for samples of this size.
+
+    Args:
+        size: length, height and width, or depth, height and width.
+        dims: what the user says that they are; None: what `size` says.
+
+    Raises:
+        ConfigError: the two differ, or there is no such rank.
+
+    >>> ranked((16000,), None).conv.__name__, ranked((16, 64, 64), 3).norm.__name__
+    ('Conv1d', 'BatchNorm3d')
+    """
+    if len(size) not in RANKED:
+        raise ConfigError(f"expected a size of 1, 2 or 3 sides, got {tuple(size)}")
+    if dims not in (None, len(size)):
+        raise ConfigError(
+            f"dims={dims} is asked of the network, and its input is a {noun(size)} of "
+            f"{size_text(size)}, {LAYOUTS[len(size)]}: dims={len(size)}",
+            "leave model_args.dims out: the data decides",
+        )
+    return RANKED[len(size)]
+
+
 def activation_layer(name: Activation) -> nn.Module:
     """A fresh activation, never in place: a hook or a feature level may hold its input.
 
@@ -71,8 +157,8 @@ def activation_layer(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-def norm_layer(name: Norm, channels: int) -> nn.Module | None:
-    """A fresh norm over B×C×H×W, or None.
+def norm_layer(name: Norm, channels: int, layers: Ranked = RANKED[2]) -> nn.Module | None:
+    """A fresh norm over B×C×H×W, or B×C×… of other layers; or None.
 
     Batch norm follows PyTorch: training normalises by the batch mean and the biased batch
     variance, and keeps running = 0.9 · running + 0.1 · batch, there with the unbiased variance.
@@ -84,7 +170,7 @@ def norm_layer(name: Norm, channels: int) -> nn.Module | None:
         ConfigError: no such norm.
     """
     if name == "batch":
-        return nn.BatchNorm2d(channels)
+        return layers.norm(channels)
     if name == "group":
         most = max(1, min(32, channels // 4))
         groups = max(count for count in range(1, most + 1) if channels % count == 0)
@@ -199,12 +285,12 @@ def round_channels(channels: float, step: int = 8) -> int:
     return nearest if nearest >= 0.9 * channels else nearest + step
 
 
-def takes_small_stem(stem: Stem, size: tuple[int, int], up_to: int = _SMALL_STEM_UP_TO) -> bool:
+def takes_small_stem(stem: Stem, size: tuple[int, ...], up_to: int = _SMALL_STEM_UP_TO) -> bool:
     """Whether the stem is the small one.
 
     Args:
         stem: what the user says.
-        size: height and width in pixels.
+        size: height and width in pixels; or the length of a signal, the sides of a volume.
         up_to: pixels of the shorter side up to which auto is small.
 
     Raises:
@@ -230,26 +316,54 @@ def keep_resolution(strides: Sequence[int], halvings: int) -> list[int]:
     return kept
 
 
-def initialise(module: nn.Module, activation: Activation) -> None:
-    """First weights of every convolution and matrix in `module`, such that the scale of the signal
-    survives the activation: normal with variance gain² / fan-in, biases zero.
+def initialise(module: nn.Module, activation: Activation, init: Init = "he") -> None:
+    """First weights of every convolution and matrix in `module`; biases zero.
 
-    He et al. 2015, arXiv 1502.01852: gain² is 2 for rectifiers. tanh has 25/9, the sigmoid 1; the
-    smooth rectifiers (gelu, silu, elu) take the rectifier's.
+    - he: normal with variance gain² / fan-in, such that the scale of the signal survives the
+      activation (He et al. 2015, arXiv 1502.01852). gain² is 2 for rectifiers; tanh has 25/9, the
+      sigmoid 1; the smooth rectifiers (gelu, silu, elu) take the rectifier's.
+    - glorot: uniform with variance 2 / (fan-in + fan-out), between what the signal and what the
+      gradient would want (Glorot and Bengio 2010).
+    - orthogonal: rows at right angles, or columns, times he's gain: no direction is stretched more
+      than another (Saxe, McClelland, Ganguli 2013, arXiv 1312.6120).
+    - identity: as he, but the first kernels of a convolution hand on a channel each (as in Jordan
+      2024, arXiv 2404.00498), and square matrices all of what they get (Le, Jaitly, Hinton 2015,
+      arXiv 1504.00941).
 
     Args:
         module: changed in place; whoever builds it owns it.
         activation: what follows the layers.
+        init: which of these.
+
+    Raises:
+        ConfigError: no such rule.
     """
+    if init not in get_args(Init):
+        raise ConfigError(f"no init is called {init!r}", near(init, get_args(Init)))
     known = {"tanh": "tanh", "sigmoid": "sigmoid", "leaky_relu": "leaky_relu"}
     slope = 0.01 if activation == "leaky_relu" else None
     gain = nn.init.calculate_gain(known.get(activation, "relu"), slope)  # type: ignore[arg-type]
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            fan_in = part.weight[0].numel()
-            nn.init.normal_(part.weight, std=gain / math.sqrt(fan_in))
+        if isinstance(part, (*_CONVOLUTIONS, nn.Linear)):
+            _draw(part, init, gain)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def _draw(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear, init: Init, gain: float) -> None:
+    """The first weights of one layer."""
+    weight = layer.weight
+    if init == "glorot":
+        nn.init.xavier_uniform_(weight)
+        return
+    if init == "orthogonal":
+        nn.init.orthogonal_(weight, gain)
+        return
+    nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel()))
+    if init == "identity" and not isinstance(layer, nn.Linear):
+        nn.init.dirac_(weight[: layer.in_channels], layer.groups)
+    elif init == "identity" and weight.shape[0] == weight.shape[1]:
+        nn.init.eye_(weight)
 
 
 def initialise_by_fan_out(module: nn.Module) -> None:
@@ -301,8 +415,8 @@ def check_share(**values: float) -> None:
             raise ConfigError(f"{name} lies in [0, 1), got {value}")
 
 
-def check_size(model: str, size: tuple[int, int], smallest: int, hint: str = "") -> None:
-    """Both sides are at least `smallest` pixels.
+def check_size(model: str, size: tuple[int, ...], smallest: int, hint: str = "") -> None:
+    """All sides are at least `smallest` pixels.
 
     Raises:
         ConfigError: one is not; the message names the smallest size that works.
@@ -313,8 +427,15 @@ def check_size(model: str, size: tuple[int, int], smallest: int, hint: str = "")
     neocog.errors.ConfigError: lenet5 takes pictures from 28×28 pixels on, got 8×8
       hint: scale them up: --set data.size=28,28
     """
-    if min(size) < smallest:
+    if min(size) >= smallest:
+        return
+    least = size_text((smallest,) * len(size))
+    if len(size) != 2:
         raise ConfigError(
-            f"{model} takes pictures from {smallest}×{smallest} pixels on, got {size[0]}×{size[1]}",
-            hint or f"scale them up: --set data.size={smallest},{smallest}",
+            f"{model} takes {noun(size)}s from {least} on, got {size_text(size)}",
+            hint or "give larger ones, or a network that halves them less often",
         )
+    raise ConfigError(
+        f"{model} takes pictures from {least} pixels on, got {size_text(size)}",
+        hint or f"scale them up: --set data.size={smallest},{smallest}",
+    )

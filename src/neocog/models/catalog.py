@@ -1,7 +1,8 @@
 """Names of architectures, and how a name becomes a network. Floor 2, room models.
 
 Imports floor 0 only: listing and searching load no torch. A factory is imported when its network is
-built. `package.module:factory` stands wherever a name of the catalogue does.
+built. `package.module:factory` stands wherever a name of the catalogue does, and so does a network
+in a line, `conv 32 3; relu; gap; linear`, whose words are in `notation`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fnmatch
 import importlib
 import inspect
 import os
+import re
 import sys
 import types
 import typing
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from neocog.errors import ConfigError, near
+from neocog.geometry import LAYOUTS, noun, size_text
 from neocog.settings import from_dict
 
 if TYPE_CHECKING:
@@ -26,7 +29,18 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["CATALOG", "Entry", "Keyword", "build", "describe", "is_foreign", "names", "sample"]
+__all__ = [
+    "CATALOG",
+    "Entry",
+    "Keyword",
+    "build",
+    "describe",
+    "is_foreign",
+    "is_line",
+    "is_own",
+    "names",
+    "sample",
+]
 
 Scalar = bool | int | float | str
 
@@ -43,6 +57,8 @@ class Entry:
     """Where it comes from."""
     sample: tuple[int, int, int] = (3, 224, 224)
     """C×H×W that it was published for."""
+    dims: tuple[int, ...] = (2,)
+    """What it takes: 1 for signals, 2 for pictures, 3 for volumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +73,7 @@ class Keyword:
     """Its value when nobody sets it; `inspect.Parameter.empty` where it must be set."""
 
 
+_ALL = (1, 2, 3)
 CATALOG: dict[str, Entry] = {
     "alexnet": Entry(
         factory="models.alexnet:alexnet",
@@ -68,6 +85,7 @@ CATALOG: dict[str, Entry] = {
         summary="the classic: (conv, norm, activation) · convs, pool, depth times; then linear",
         paper="LeCun et al. 1989; Simonyan and Zisserman 2014, arXiv 1409.1556",
         sample=(3, 32, 32),
+        dims=_ALL,
     ),
     "convnext_tiny": Entry(
         factory="models.convnext:convnext_tiny",
@@ -147,6 +165,7 @@ CATALOG: dict[str, Entry] = {
         summary="fully connected layers only: the baseline that convolution has to beat",
         paper="Rumelhart, Hinton, Williams 1986",
         sample=(1, 28, 28),
+        dims=_ALL,
     ),
     "mobilenet_v2": Entry(
         factory="models.mobilenet:mobilenet_v2",
@@ -157,26 +176,31 @@ CATALOG: dict[str, Entry] = {
         factory="models.resnet:resnet18",
         summary="18 layers with shortcuts; the stem is chosen by the size of the picture",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+        dims=_ALL,
     ),
     "resnet34": Entry(
         factory="models.resnet:resnet34",
         summary="34 layers with shortcuts; 21,797,672 parameters",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+        dims=_ALL,
     ),
     "resnet50": Entry(
         factory="models.resnet:resnet50",
         summary="50 layers in bottlenecks with shortcuts; 25,557,032 parameters",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+        dims=_ALL,
     ),
     "resnet101": Entry(
         factory="models.resnet:resnet101",
         summary="101 layers in bottlenecks with shortcuts; 44,549,160 parameters",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+        dims=_ALL,
     ),
     "resnet152": Entry(
         factory="models.resnet:resnet152",
         summary="152 layers in bottlenecks with shortcuts; 60,192,808 parameters",
         paper="He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+        dims=_ALL,
     ),
     "speednet": Entry(
         factory="models.speednet:speednet",
@@ -228,11 +252,14 @@ def names(pattern: str | None = None) -> list[str]:
 
 
 def sample(name: str) -> tuple[int, int, int]:
-    """C×H×W that a network was published for; for one from outside, that of ImageNet.
+    """C×H×W that a network was published for; for one from outside, that of ImageNet; for one in a
+    line, a small picture.
 
     Raises:
         ConfigError: no such name.
     """
+    if is_line(name):
+        return (3, 32, 32)
     if is_foreign(name):
         return (3, 224, 224)
     if name not in CATALOG:
@@ -246,14 +273,44 @@ def is_foreign(name: str) -> bool:
     >>> is_foreign("resnet18"), is_foreign("mypackage.nets:small")
     (False, True)
     """
-    return ":" in name
+    return ":" in name and not is_line(name)
+
+
+def is_line(name: str) -> bool:
+    """Whether this is a network in a line, which is data: reading one runs nothing.
+
+    It holds a `;`, a space, or a word of the notation in or before parentheses; or it is such a
+    word. The name of a factory is none of these.
+
+    >>> is_line("conv 8 3 pad=same:reflect; gap; linear"), is_line("res(relu)"), is_line("linear")
+    (True, True, True)
+    >>> is_line("resnet18"), is_line("mypackage.nets:linear"), is_line("(unnamed)")
+    (False, False, False)
+    """
+    from neocog.models.notation.grammar import KINDS
+    from neocog.models.notation.words import WORDS
+
+    if ";" in name or any(sign.isspace() for sign in name):
+        return True
+    if "(" in name:
+        return any(word in WORDS or word in KINDS for word in re.findall(r"\w+", name))
+    return name in WORDS and name not in CATALOG
+
+
+def is_own(name: str) -> bool:
+    """Whether building this name runs our own code only: one of the catalogue, or a line.
+
+    >>> is_own("resnet18"), is_own("conv 8 3; gap; linear"), is_own("mypackage.nets:small")
+    (True, True, False)
+    """
+    return name in CATALOG or is_line(name)
 
 
 def build(
     name: str,
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     outputs: int,
     args: Mapping[str, Scalar | None],
 ) -> nn.Module:
@@ -261,22 +318,32 @@ def build(
 
     A factory of the catalogue gets `channels`, `size` and `outputs` and the checked `args`. A
     foreign factory gets those of the three that its signature names. It is imported with the
-    current directory first on the path, as `python -m` does.
+    current directory first on the path, as `python -m` does. A line says all that it takes.
 
     Args:
-        name: a name of the catalogue, or `package.module:factory`.
+        name: a name of the catalogue, `package.module:factory`, or a line.
         channels: 1 for grey, 3 for RGB.
-        size: height and width in pixels.
+        size: height and width in pixels; the length of signals; depth, height and width of volumes.
         outputs: width of the head.
         args: further keywords of the factory.
 
     Raises:
         ConfigError: an unknown name or keyword (with the near one), a value of the wrong type or
             out of range, a size that is too small, or a foreign factory that is missing or makes
-            something else than an nn.Module.
+            something else than an nn.Module; or a mistake in a line, with its place.
     """
+    if is_line(name):
+        from neocog.models.notation.build import line_net
+
+        if args:
+            raise ConfigError(
+                f"a network in a line takes no arguments, got {', '.join(args)}",
+                "write them into the line",
+            )
+        return line_net(name, channels=channels, size=size, outputs=outputs)
     from torch import nn
 
+    _check_rank(name, size)
     with _importing(name) as factory:
         parameters = inspect.signature(factory).parameters
         given = {"channels": channels, "size": size, "outputs": outputs}
@@ -291,12 +358,29 @@ def build(
     return network
 
 
+def _check_rank(name: str, size: tuple[int, ...]) -> None:
+    """Raises a ConfigError where a network of the catalogue takes other samples than these."""
+    entry = CATALOG.get(name)
+    if entry is None or len(size) in entry.dims:
+        return
+    takes = " and ".join(f"{noun((0,) * dims)}s ({LAYOUTS[dims]})" for dims in entry.dims)
+    others = [other for other in sorted(CATALOG) if len(size) in CATALOG[other].dims]
+    raise ConfigError(
+        f"{name} takes {takes}, got a {noun(size)} of {size_text(size)}",
+        f"{noun(size)}s are taken by {', '.join(others)}"
+        if others
+        else "a sample has one, two or three sides",
+    )
+
+
 def describe(name: str) -> tuple[Keyword, ...]:
-    """The keywords that `model_args` may set, in the factory's order. Loads torch.
+    """The keywords that `model_args` may set, in the factory's order; none for a line. Loads torch.
 
     Raises:
         ConfigError: no such name.
     """
+    if is_line(name):
+        return ()
     with _importing(name) as factory:
         return tuple(
             Keyword(name=key, kind=_words(kind), default=default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
@@ -9,22 +10,23 @@ from torch import Tensor, nn
 from neocog.errors import ConfigError, near
 from neocog.models.blocks import (
     Activation,
+    Dims,
+    Init,
     Norm,
+    Ranked,
     activation_layer,
     check_at_least,
     check_share,
     check_size,
     initialise,
     norm_layer,
+    ranked,
 )
 from neocog.records import FeatureInfo
 
 __all__ = ["CNN", "cnn", "fitting_depth"]
 
-_POOLS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {
-    "max": nn.MaxPool2d,
-    "avg": nn.AvgPool2d,
-}
+_POOLS = ("max", "avg")
 
 
 class CNN(nn.Module):
@@ -47,7 +49,7 @@ class CNN(nn.Module):
         self.head = head
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """B×C×H×W → one level a stage, B×(width·2ᵏ)×(H/2ᵏ)×(W/2ᵏ)."""
+        """B×C×H×W → one level a stage, B×(width·2ᵏ)×(H/2ᵏ)×(W/2ᵏ); signals and volumes alike."""
         levels = []
         for stage in self.stages:
             x = stage(x)
@@ -60,7 +62,7 @@ class CNN(nn.Module):
         return answer
 
 
-def fitting_depth(size: tuple[int, int]) -> int:
+def fitting_depth(size: tuple[int, ...]) -> int:
     """How often a picture of this size is halved when nobody says.
 
     As often as leaves 3×3 pixels, five times at most; the first three halvings may go down to 2×2.
@@ -79,8 +81,9 @@ def fitting_depth(size: tuple[int, int]) -> int:
 def cnn(
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     outputs: int,
+    dims: Dims | None = None,
     width: int = 32,
     depth: int | None = None,
     convs: int = 2,
@@ -90,13 +93,15 @@ def cnn(
     kernel: int = 3,
     pool: Literal["max", "avg"] = "max",
     head: Literal["flatten", "gap"] = "flatten",
+    init: Init = "he",
 ) -> nn.Module:
     """The classic convolutional network.
 
     Args:
         channels: 1 for grey, 3 for RGB.
-        size: height and width in pixels.
+        size: height and width in pixels; the length of signals; depth, height and width of volumes.
         outputs: width of the last layer.
+        dims: sides of a sample; None: as many as `size` has.
         width: channels of the first stage; each further stage has twice as many.
         depth: stages, each of which halves the picture. None: `fitting_depth`.
         convs: convolutions a stage.
@@ -107,6 +112,8 @@ def cnn(
         pool: how a stage is halved.
         head: flatten sees where things are; gap averages over the picture first
             (arXiv 1312.4400), with fewer weights and any size of picture.
+        init: first weights of the convolutions: he, glorot, orthogonal or identity, as
+            `blocks.initialise` describes them.
 
     Raises:
         ConfigError: a value out of range, or more stages than the picture can be halved.
@@ -117,6 +124,7 @@ def cnn(
     """
     check_at_least(1, channels=channels, outputs=outputs, width=width, convs=convs, kernel=kernel)
     check_share(dropout=dropout)
+    layers = ranked(size, dims)
     depth = fitting_depth(size) if depth is None else depth
     check_at_least(1, depth=depth)
     fits = min(size).bit_length() - 1
@@ -133,46 +141,55 @@ def cnn(
     stages = []
     before = channels
     for index, after in enumerate(widths):
-        stage = _stage(before, after, convs, kernel, activation, norm)
-        stages.append(nn.Sequential(_POOLS[pool](2), *stage) if index else nn.Sequential(*stage))
+        stage = _stage(layers, before, after, convs, kernel, activation, norm, init)
+        halved = [getattr(layers, pool)(2)] if index else []
+        stages.append(nn.Sequential(*halved, *stage))
         before = after
-    last = _head(before, (size[0] >> depth, size[1] >> depth), outputs, pool, head, dropout)
+    pixels = 1 if head == "gap" else math.prod(side >> depth for side in size)
+    last = _head(layers, before, pixels, outputs, pool, head, dropout)
     return CNN(stages, widths, last)
 
 
 def _stage(
-    before: int, after: int, convs: int, kernel: int, activation: Activation, norm: Norm
+    layers: Ranked,
+    before: int,
+    after: int,
+    convs: int,
+    kernel: int,
+    activation: Activation,
+    norm: Norm,
+    init: Init,
 ) -> list[nn.Module]:
     """(conv → norm → activation) · convs, at one resolution."""
-    layers: list[nn.Module] = []
+    stage: list[nn.Module] = []
     for _ in range(convs):
-        conv = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=norm == "none")
-        initialise(conv, activation)
-        layers.append(conv)
-        normed = norm_layer(norm, after)
+        conv = layers.conv(before, after, kernel, padding=kernel // 2, bias=norm == "none")
+        initialise(conv, activation, init)
+        stage.append(conv)
+        normed = norm_layer(norm, after, layers)
         if normed is not None:
-            layers.append(normed)
-        layers.append(activation_layer(activation))
+            stage.append(normed)
+        stage.append(activation_layer(activation))
         before = after
-    return layers
+    return stage
 
 
 def _head(
+    layers: Ranked,
     channels: int,
-    size: tuple[int, int],
+    pixels: int,
     outputs: int,
     pool: str,
     head: str,
     dropout: float,
 ) -> nn.Sequential:
-    """The last pool, then linear; `size` is what that pool leaves."""
-    layers = nn.Sequential()
-    layers.add_module("pool", _POOLS[pool](2))
+    """The last pool, then linear over the pixels that are left."""
+    last = nn.Sequential()
+    last.add_module("pool", getattr(layers, pool)(2))
     if head == "gap":
-        layers.add_module("mean", nn.AdaptiveAvgPool2d(1))
-    layers.add_module("flatten", nn.Flatten())
+        last.add_module("mean", layers.mean(1))
+    last.add_module("flatten", nn.Flatten())
     if dropout:
-        layers.add_module("drop", nn.Dropout(dropout))
-    pixels = 1 if head == "gap" else size[0] * size[1]
-    layers.add_module("linear", nn.Linear(channels * pixels, outputs))
-    return layers
+        last.add_module("drop", nn.Dropout(dropout))
+    last.add_module("linear", nn.Linear(channels * pixels, outputs))
+    return last

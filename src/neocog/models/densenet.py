@@ -21,6 +21,7 @@ from neocog.models.blocks import (
     initialise,
     takes_small_stem,
 )
+from neocog.models.recompute import recomputed
 from neocog.models.trunk import TrunkNet, rename_keys
 from neocog.records import FeatureInfo
 
@@ -54,9 +55,9 @@ class DenseLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.register_load_state_dict_pre_hook(_without_points)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×before×H×W → B×32×H×W."""
-        y = self.conv1(self.relu1(self.norm1(x)))
+    def forward(self, *found: Tensor) -> Tensor:
+        """What was found so far, B×before×H×W together → B×32×H×W."""
+        y = self.conv1(self.relu1(self.norm1(torch.cat(found, 1))))
         new: Tensor = self.dropout(self.conv2(self.relu2(self.norm2(y))))
         return new
 
@@ -75,10 +76,12 @@ class DenseBlock(nn.Module):
         before: channels that come in.
         depth: number of layers.
         dropout: as in `DenseLayer`.
+        again: compute what is inside the layers again for the backward pass, instead of keeping it.
     """
 
-    def __init__(self, before: int, depth: int, dropout: float) -> None:
+    def __init__(self, before: int, depth: int, dropout: float, again: bool = False) -> None:
         super().__init__()
+        self._again = again
         for index in range(depth):
             self.add_module(f"denselayer{index + 1}", DenseLayer(before + index * _GROWTH, dropout))
 
@@ -86,7 +89,7 @@ class DenseBlock(nn.Module):
         """B×before×H×W → B×(before + 32·depth)×H×W."""
         found = [x]
         for layer in self.children():
-            found.append(layer(torch.cat(found, 1)))
+            found.append(recomputed(layer, *found) if self._again else layer(*found))
         return torch.cat(found, 1)
 
 
@@ -97,6 +100,7 @@ def densenet121(
     outputs: int,
     stem: Stem = "auto",
     dropout: float = 0.0,
+    checkpoint_blocks: bool = False,
 ) -> nn.Module:
     """DenseNet-121: 7,978,856 parameters at 3 channels and 1000 outputs with the large stem;
     2.834 GMAC at 224×224.
@@ -110,6 +114,8 @@ def densenet121(
         stem: small keeps the resolution (3×3, stride 1), large divides it by 4 (7×7, stride 2, then
             max pooling); auto is small up to 64 pixels of the shorter side.
         dropout: share of each layer's values silenced in training.
+        checkpoint_blocks: keep less for the backward pass, and compute it again there: a
+            seventh more work (arXiv 1604.06174, 1707.06990).
 
     Raises:
         ConfigError: pictures too small for the stem, or a value out of range.
@@ -136,7 +142,7 @@ def densenet121(
             trunk[f"transition{number - 1}"] = _transition(width)
             width //= 2
             scale *= 2
-        trunk[f"denseblock{number}"] = DenseBlock(width, depth, dropout)
+        trunk[f"denseblock{number}"] = DenseBlock(width, depth, dropout, checkpoint_blocks)
         width += depth * _GROWTH
         layers.append(FeatureInfo(channels=width, stride=scale, name=f"denseblock{number}"))
     trunk["norm5"] = nn.BatchNorm2d(width)

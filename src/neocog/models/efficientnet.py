@@ -26,6 +26,7 @@ from neocog.models.blocks import (
     round_channels,
     takes_small_stem,
 )
+from neocog.models.recompute import Recomputed
 from neocog.models.trunk import TrunkNet
 from neocog.records import FeatureInfo
 
@@ -147,11 +148,13 @@ def _trunk(
     small: bool,
     drop_path: float,
     norm: Callable[[int], nn.Module],
+    row: type[nn.Sequential],
 ) -> tuple[nn.Sequential, list[FeatureInfo]]:
     """The stem, the stages and the last convolution, and what each of them is.
 
     Stochastic depth grows linearly from 0 at the first block. The small stem keeps the resolution
     where the stem and the first stage of stride 2 would halve it; the weights are of one shape.
+    `row` puts the blocks of a stage one after the other.
     """
     conv = partial(ConvNormActivation, norm=norm, activation=nn.SiLU)
     scale, *strides = keep_resolution((2, *(stage.stride for stage in stages)), 2 * small)
@@ -177,7 +180,7 @@ def _trunk(
             blocks += 1
         scale *= stride
         layers.append(FeatureInfo(channels=before, stride=scale, name=str(len(trunk))))
-        trunk.append(nn.Sequential(*parts))
+        trunk.append(row(*parts))
     last = before * _LAST_EXPAND
     layers.append(FeatureInfo(channels=last, stride=scale, name=str(len(trunk))))
     return nn.Sequential(*trunk, conv(before, last, 1)), layers
@@ -207,6 +210,7 @@ def _factory(
         stem: Stem = "auto",
         dropout: float = published_dropout,
         drop_path: float = 0.2,
+        checkpoint_blocks: bool = False,
     ) -> nn.Module:
         """EfficientNet. Levels: the last layer of each resolution.
 
@@ -220,6 +224,8 @@ def _factory(
             dropout: share of the classifier's inputs silenced in training.
             drop_path: stochastic depth: share of the samples for which a branch is left out in
                 training, linearly from 0 in the first block to this behind the last.
+            checkpoint_blocks: keep only what comes into each block for the backward pass, and
+                compute the rest again there: far less memory, some third more time.
 
         Raises:
             ConfigError: pictures too small for the stem, or a value out of range.
@@ -237,6 +243,7 @@ def _factory(
             small=small,
             drop_path=drop_path,
             norm=norm,
+            row=Recomputed if checkpoint_blocks else nn.Sequential,
         )
         linear = nn.Linear(layers[-1].channels, outputs)
         network = TrunkNet(trunk, layers, nn.Sequential(nn.Dropout(dropout), linear))

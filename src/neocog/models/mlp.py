@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
@@ -9,10 +10,13 @@ from torch import Tensor, nn
 from neocog.errors import ConfigError, near
 from neocog.models.blocks import (
     Activation,
+    Dims,
+    Init,
     activation_layer,
     check_at_least,
     check_share,
     initialise,
+    ranked,
 )
 from neocog.records import FeatureInfo
 
@@ -25,8 +29,8 @@ __all__ = ["MLP", "mlp"]
 class MLP(nn.Module):
     """Flatten, then (linear → norm → activation → dropout) · depth, then linear.
 
-    It sees the picture as one point and has no pyramid: its only level is B×width×1×1, with the
-    longer side of the picture as stride.
+    It sees the picture as one point and has no pyramid: its only level is B×width×1×1 (×1 for
+    signals, ×1×1×1 for volumes), with the longer side of the picture as stride.
     """
 
     features: tuple[FeatureInfo, ...]
@@ -50,25 +54,30 @@ class MLP(nn.Module):
 def mlp(
     *,
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     outputs: int,
+    dims: Dims | None = None,
     width: int = 256,
     depth: int = 2,
     activation: Activation = "relu",
     dropout: float = 0.0,
     norm: Literal["batch", "layer", "none"] = "none",
+    init: Init = "he",
 ) -> nn.Module:
     """A multilayer perceptron.
 
     Args:
         channels: 1 for grey, 3 for RGB.
-        size: height and width in pixels.
+        size: height and width in pixels; the length of signals; depth, height and width of volumes.
         outputs: width of the last layer.
+        dims: sides of a sample; None: as many as `size` has.
         width: units of each hidden layer.
         depth: hidden layers; 0 is multinomial logistic regression.
         activation: after each hidden layer.
         dropout: share of hidden units silenced in training.
         norm: before each activation; layer: arXiv 1607.06450.
+        init: first weights of the hidden layers: he, glorot, orthogonal or identity, as
+            `blocks.initialise` describes them.
 
     Raises:
         ConfigError: a value out of range.
@@ -80,7 +89,8 @@ def mlp(
     check_at_least(1, channels=channels, outputs=outputs, width=width)
     check_at_least(0, depth=depth)
     check_share(dropout=dropout)
-    inputs = channels * size[0] * size[1]
+    sides = ranked(size, dims).dims
+    inputs = channels * math.prod(size)
     check_at_least(1, pixels=inputs)
 
     def hidden(index: int) -> Iterator[tuple[str, nn.Module]]:
@@ -102,6 +112,6 @@ def mlp(
         for name, layer in hidden(index):
             body.add_module(name, layer)
     level = width if depth else inputs
-    body.add_module("level", nn.Unflatten(1, (level, 1, 1)))
-    initialise(body, activation)
+    body.add_module("level", nn.Unflatten(1, (level, *(1,) * sides)))
+    initialise(body, activation, init)
     return MLP(body, level, max(size), outputs)

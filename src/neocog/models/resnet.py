@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from neocog.models.blocks import Stem, check_at_least, check_size, takes_small_stem
+from neocog.models.blocks import (
+    RANKED,
+    Dims,
+    Ranked,
+    Stem,
+    check_at_least,
+    check_size,
+    ranked,
+    takes_small_stem,
+)
+from neocog.models.recompute import Recomputed
 from neocog.records import FeatureInfo
 
 if TYPE_CHECKING:
@@ -28,6 +38,7 @@ __all__ = [
 ]
 
 _WIDTHS = (64, 128, 256, 512)
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class BasicBlock(nn.Module):
@@ -40,19 +51,19 @@ class BasicBlock(nn.Module):
     expansion: ClassVar[int] = 1
     """Output channels / width."""
 
-    def __init__(self, before: int, width: int, stride: int) -> None:
+    def __init__(self, before: int, width: int, stride: int, layers: Ranked = RANKED[2]) -> None:
         super().__init__()
         after = width * self.expansion
-        self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.conv1 = layers.conv(before, width, 3, stride, padding=1, bias=False)
+        self.bn1 = layers.norm(width)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, after, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
+        self.conv2 = layers.conv(width, after, 3, padding=1, bias=False)
+        self.bn2 = layers.norm(after)
         self.relu2 = nn.ReLU()
-        self.downsample = _shortcut(before, after, stride)
+        self.downsample = _shortcut(before, after, stride, layers)
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
+    def last_norm(self) -> _Norm:
         """The norm before the sum."""
         return self.bn2
 
@@ -75,22 +86,22 @@ class Bottleneck(nn.Module):
     expansion: ClassVar[int] = 4
     """Output channels / width."""
 
-    def __init__(self, before: int, width: int, stride: int) -> None:
+    def __init__(self, before: int, width: int, stride: int, layers: Ranked = RANKED[2]) -> None:
         super().__init__()
         after = width * self.expansion
-        self.conv1 = nn.Conv2d(before, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.conv1 = layers.conv(before, width, 1, bias=False)
+        self.bn1 = layers.norm(width)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = layers.conv(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = layers.norm(width)
         self.relu2 = nn.ReLU()
-        self.conv3 = nn.Conv2d(width, after, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(after)
+        self.conv3 = layers.conv(width, after, 1, bias=False)
+        self.bn3 = layers.norm(after)
         self.relu3 = nn.ReLU()
-        self.downsample = _shortcut(before, after, stride)
+        self.downsample = _shortcut(before, after, stride, layers)
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
+    def last_norm(self) -> _Norm:
         """The norm before the sum."""
         return self.bn3
 
@@ -107,22 +118,22 @@ class Bottleneck(nn.Module):
 _Block = type[BasicBlock] | type[Bottleneck]
 
 
-def _shortcut(before: int, after: int, stride: int) -> nn.Sequential | None:
+def _shortcut(before: int, after: int, stride: int, layers: Ranked) -> nn.Sequential | None:
     """The 1×1 projection around a block, or None where shapes agree."""
     if stride == 1 and before == after:
         return None
     return nn.Sequential(
-        nn.Conv2d(before, after, 1, stride, bias=False),
-        nn.BatchNorm2d(after),
+        layers.conv(before, after, 1, stride, bias=False),
+        layers.norm(after),
     )
 
 
-def _stage(block: _Block, depth: int, before: int, width: int, stride: int) -> nn.Sequential:
+def _blocks(
+    block: _Block, depth: int, before: int, width: int, stride: int, layers: Ranked
+) -> list[nn.Module]:
     """`depth` blocks, of which the first changes resolution and width."""
-    first = block(before, width, stride)
-    return nn.Sequential(
-        first, *(block(width * block.expansion, width, 1) for _ in range(depth - 1))
-    )
+    first = block(before, width, stride, layers)
+    return [first, *(block(width * block.expansion, width, 1, layers) for _ in range(depth - 1))]
 
 
 class ResNet(nn.Module):
@@ -139,6 +150,8 @@ class ResNet(nn.Module):
         outputs: width of the last layer.
         small: which stem.
         zero_init: start every block as the identity.
+        layers: of the rank of the samples.
+        row: puts the blocks of a stage one after the other.
     """
 
     features: tuple[FeatureInfo, ...]
@@ -152,6 +165,8 @@ class ResNet(nn.Module):
         outputs: int,
         small: bool,
         zero_init: bool,
+        layers: Ranked = RANKED[2],
+        row: type[nn.Sequential] = nn.Sequential,
     ) -> None:
         super().__init__()
         first = _WIDTHS[0]
@@ -166,15 +181,16 @@ class ResNet(nn.Module):
         )
         self.features = stages if small else (stem, *stages)
         kernel, stride = (3, 1) if small else (7, 2)
-        self.conv1 = nn.Conv2d(channels, first, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.conv1 = layers.conv(channels, first, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = layers.norm(first)
         self.relu = nn.ReLU()
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
-        self.layer1 = _stage(block, depths[0], first, _WIDTHS[0], 1)
-        self.layer2 = _stage(block, depths[1], _WIDTHS[0] * block.expansion, _WIDTHS[1], 2)
-        self.layer3 = _stage(block, depths[2], _WIDTHS[1] * block.expansion, _WIDTHS[2], 2)
-        self.layer4 = _stage(block, depths[3], _WIDTHS[2] * block.expansion, _WIDTHS[3], 2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.maxpool = nn.Identity() if small else layers.max(3, 2, padding=1)
+        wide = [width * block.expansion for width in _WIDTHS]
+        self.layer1 = row(*_blocks(block, depths[0], first, _WIDTHS[0], 1, layers))
+        self.layer2 = row(*_blocks(block, depths[1], wide[0], _WIDTHS[1], 2, layers))
+        self.layer3 = row(*_blocks(block, depths[2], wide[1], _WIDTHS[2], 2, layers))
+        self.layer4 = row(*_blocks(block, depths[3], wide[2], _WIDTHS[3], 2, layers))
+        self.avgpool = layers.mean(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(_WIDTHS[3] * block.expansion, outputs)
         self._initialise(zero_init)
@@ -183,7 +199,7 @@ class ResNet(nn.Module):
         """He's normal by fan-out (arXiv 1502.01852). With `zero_init` the last γ of every block is
         0: at first a block is the identity (Goyal et al. 2017, arXiv 1706.02677)."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init and isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.last_norm.weight)
@@ -212,32 +228,46 @@ def _factory(
     def resnet(
         *,
         channels: int,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         outputs: int,
+        dims: Dims | None = None,
         stem: Stem = "auto",
         zero_init: bool = False,
+        checkpoint_blocks: bool = False,
     ) -> nn.Module:
         """A residual network.
 
         Args:
             channels: 1 for grey, 3 for RGB.
-            size: height and width in pixels.
+            size: height and width in pixels; the length of signals; depth, height and width of
+                volumes.
             outputs: width of the last layer.
+            dims: sides of a sample; None: as many as `size` has.
             stem: small keeps the resolution (3×3, stride 1), large divides it by 4 (7×7, stride 2,
                 then max pooling); auto is small up to 64 pixels of the shorter side.
             zero_init: start every block as the identity.
+            checkpoint_blocks: keep only what comes into each block for the backward pass, and
+                compute the rest again there: far less memory, some third more time.
 
         Raises:
             ConfigError: pictures too small for the stem, or a value out of range.
         """
         check_at_least(1, channels=channels, outputs=outputs)
+        layers = ranked(size, dims)
         small = takes_small_stem(stem, size)
         # Below one pixel of the coarsest map, the last stages would see padding only.
         check_size(
             f"{name} with the {'small' if small else 'large'} stem", size, 8 if small else 32
         )
         return ResNet(
-            block, depths, channels=channels, outputs=outputs, small=small, zero_init=zero_init
+            block,
+            depths,
+            channels=channels,
+            outputs=outputs,
+            small=small,
+            zero_init=zero_init,
+            layers=layers,
+            row=Recomputed if checkpoint_blocks else nn.Sequential,
         )
 
     resnet.__name__ = resnet.__qualname__ = name

@@ -18,12 +18,14 @@ from __future__ import annotations
 from neocog.plots.classes import Whisker, balance, confused_pairs, confusion, pairs, whiskers
 from neocog.plots.curves import Line, curves
 from neocog.plots.field import effective
+from neocog.plots.filters import Filtered, filters
 from neocog.plots.sheets import contact_sheet
 from neocog.plots.style import svg
 from neocog.plots.trust import Bin, reliability, residuals, scatter
 
 __all__ = [
     "Bin",
+    "Filtered",
     "Line",
     "Whisker",
     "balance",
@@ -32,6 +34,7 @@ __all__ = [
     "contact_sheet",
     "curves",
     "effective",
+    "filters",
     "pairs",
     "reliability",
     "residuals",

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from neocog.report.nouns import Finished
 
+SHOWN = {
+    "signal": " Signals are drawn as waves, from their least value to their greatest.",
+    "volume": " Of each volume the middle slice along its first axis is shown.",
+}
+"""What is seen of samples that are no pictures."""
 SHOWN_CLASSES = 30
 """Classes drawn as dots; with more, the lowest."""
 
@@ -114,15 +119,15 @@ def _classes_lead(run: Finished, what: str) -> str:
         name, recall = min(pairs, key=lambda pair: pair[1].value)
         sentences.append(
             f"Lowest recall: {name}, {words.percent(recall.value)} of "
-            f"{words.count(recall.n, 'picture')}."
+            f"{words.count(recall.n, run.noun)}."
         )
     elif pairs:
-        sentences.append(f"Every picture of every {what} was found.")
+        sentences.append(f"Every {run.noun} of every {what} was found.")
     absent = sum(row.recall is None for row in rows)
     if absent:
         plural = "es" if what == "class" else "s"
         sentences.append(
-            f"{words.count(absent, what, what + plural)} had no picture in this part, so recall "
+            f"{words.count(absent, what, what + plural)} had no {run.noun} in this part, so recall "
             "is undefined (–)."
         )
     return " ".join(sentences)
@@ -156,7 +161,7 @@ def confusion(run: Finished) -> html.Section | None:
             html.Figure(
                 svg=plots.svg(plots.pairs(counts, names)),
                 alt="The most frequent confusions as bars, also in the table.",
-                caption="Truth → answer, and how many of all pictures of the true class.",
+                caption=f"Truth → answer, and how many of all {run.noun}s of the true class.",
             )
         )
     if not found:
@@ -165,7 +170,7 @@ def confusion(run: Finished) -> html.Section | None:
         true, answer, number = found[0]
         lead = (
             f"Most often {names[true]} is taken for {names[answer]}: {number:,} of "
-            f"{words.count(sum(counts[true]), 'picture')}."
+            f"{words.count(sum(counts[true]), run.noun)}."
         )
         rows = tuple(
             (
@@ -179,7 +184,7 @@ def confusion(run: Finished) -> html.Section | None:
         blocks.append(
             html.Table(
                 caption="Every confusion" if len(found) <= 100 else "The 100 commonest confusions",
-                columns=("Truth", "Answer", "Pictures", "Of the class"),
+                columns=("Truth", "Answer", f"{run.noun}s".capitalize(), "Of the class"),
                 rows=rows,
                 numeric=(2, 3),
                 folded=True,
@@ -194,7 +199,7 @@ def numbers(run: Finished) -> html.Section | None:
         return None
     blocks: list[html.Block] = []
     for name, (truth, answer) in run.answers.items():
-        pictures = words.count(len(truth), "picture")
+        pictures = words.count(len(truth), run.noun)
         blocks += [
             html.Figure(
                 svg=plots.svg(plots.scatter(truth, answer, name=name)),
@@ -316,6 +321,7 @@ def worst(run: Finished) -> html.Section | None:
         known = any(one.confidence is not None for one in run.mistakes)
         lead = "Truth → answer, with the probability of both; " if known else "Truth → answer; "
         lead += "largest loss first. Look for wrong labels: this is where they hide."
+    lead += SHOWN.get(run.noun, "")
     return html.Section(
         title="Worst mistakes", lead=lead, blocks=(html.Pictures(items=tuple(items)),)
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from neocog.report.nouns import Finished
 
 _TASKS = {
-    "classify": "image classification",
+    "classify": "{noun} classification",
     "multilabel": "multi-label classification",
     "regress": "regression",
 }
@@ -31,6 +31,7 @@ _LEADING = {
 def subtitle(run: Finished) -> str:
     """Task, size of the task and length of the training in one sentence."""
     task = _TASKS.get(run.task, run.task or "a task")
+    task = task.replace("{noun}", "image" if run.noun == "picture" else run.noun)
     text = task[:1].upper() + task[1:]
     classes = run.data.get("classes") or ()
     if classes and run.task != "regress":
@@ -52,7 +53,7 @@ def headline(run: Finished) -> html.Headline | None:
     if not name:
         return None
     one = metrics[name]
-    pictures = f"{one.n:,} {PARTS[run.part]} picture{'' if one.n == 1 else 's'}"
+    pictures = f"{one.n:,} {PARTS[run.part]} {run.noun}{'' if one.n == 1 else 's'}"
     if not is_share(name):
         ends = f"95\u00a0% interval {words.number(one.low)} to {words.number(one.high)}"
         said = f"{run.called(name)} on {pictures}, {ends}"
@@ -86,9 +87,12 @@ def facts(run: Finished) -> tuple[tuple[str, str], ...]:
     if model.get("parameters") is not None:
         found.append(("Parameters", words.size(model["parameters"])))
     if data.get("size"):
-        height, width = data["size"]
-        color = "grey" if data.get("channels") == 1 else "colour"
-        found.append(("Pictures", f"{height} × {width}, {color}"))
+        channels = words.count(data.get("channels") or 1, "channel")
+        if run.noun == "picture":
+            channels = "grey" if data.get("channels") == 1 else "colour"
+        found.append(
+            (f"{run.noun}s".capitalize(), f"{' × '.join(map(str, data['size']))}, {channels}")
+        )
     found += [
         (f"{SPLITS.get(name, name)} part".capitalize(), f"{number:,}")
         for name, number in (data.get("splits") or {}).items()
@@ -97,7 +101,7 @@ def facts(run: Finished) -> tuple[tuple[str, str], ...]:
     rates = [(finite(e.get("images_per_second")), finite(e.get("seconds"))) for e in run.epochs]
     images = math.fsum(rate * span for rate, span in rates if rate and span)
     if seconds and images:
-        found.append(("Speed", f"{words.number(images / seconds)} pictures/s"))
+        found.append(("Speed", f"{words.number(images / seconds)} {run.noun}s/s"))
     if device:
         name = str(device.get("name") or device.get("kind", ""))
         threads = device.get("threads")
@@ -139,7 +143,7 @@ def warnings(run: Finished) -> tuple[html.Note, ...]:
             part = SPLITS.get(second, second)
             found.append(
                 _warn(
-                    f"{words.count(number, 'picture')} of the {part} part also "
+                    f"{words.count(number, run.noun)} of the {part} part also "
                     f"{'occurs' if number == 1 else 'occur'} in the "
                     f"{SPLITS.get(first, first)} part: the {part} score may be too good."
                 )

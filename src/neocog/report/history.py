@@ -47,7 +47,7 @@ def learning(run: Finished) -> html.Section | None:
                 )
             ),
             alt=f"Loss over {words.count(len(run.epochs), 'epoch')}.",
-            caption="The ring marks the lowest loss on held-out pictures." if best else "",
+            caption=f"The ring marks the lowest loss on held-out {run.noun}s." if best else "",
         )
     ]
     score = _score_name(run)
@@ -72,7 +72,7 @@ def _score_figure(
                 best=top,
             )
         ),
-        alt=f"{name} on held-out pictures over {words.count(len(run.epochs), 'epoch')}.",
+        alt=f"{name} on held-out {run.noun}s over {words.count(len(run.epochs), 'epoch')}.",
         caption="The ring marks the best epoch." if top else "",
     )
 
@@ -137,7 +137,7 @@ def _lead(run: Finished, score: str, held: plots.Line | None) -> str:
         share = is_share(score.removeprefix("val_"))
         shown = words.percent(value) if share else words.number(value)
         name = run.called(score.removeprefix("val_"))
-        sentences.append(f"Best {name} on held-out pictures: {shown}, after epoch {epoch:.0f}.")
+        sentences.append(f"Best {name} on held-out {run.noun}s: {shown}, after epoch {epoch:.0f}.")
     if held is None:
         sentences.append("There is no validation part, so only the training loss is known.")
     reason = next((e.values["reason"] for e in reversed(run.events) if e.values.get("reason")), "")

@@ -25,15 +25,16 @@ def network(run: Finished) -> html.Section | None:
     macs = sum(layer.macs for layer in made.layers)
     lead = (
         f"{words.count(len(made.layers), 'layer')}, {made.graph.parameter_count:,} parameters and "
-        f"{macs:,} multiply-accumulates for a picture of {sizes}."
+        f"{macs:,} multiply-accumulates for a {run.noun} of {sizes}."
     )
     field = made.fields.whole()
     if field:
-        lead += f" Its receptive field is {'×'.join(str(size) for size in field)} pixels."
+        unit = "pixels" if run.noun == "picture" else "values"
+        lead += f" Its receptive field is {'×'.join(str(size) for size in field)} {unit}."
     drawing = html.Figure(
         svg=network_drawing(made.layers, (1, *made.input)),
         alt=f"The network as a drawing of its layers from the input down: {lead}",
-        caption="The square in a square: how much of the picture one value of a layer sees.",
+        caption="The square in a square: how much of the input one value of a layer sees.",
     )
     blocks: list[html.Block] = [drawing]
     if run.plan is not None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from neocog.geometry import noun
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -41,7 +43,7 @@ class Mistake:
     """One picture that was answered wrongly."""
 
     picture: NDArray[np.uint8]
-    """H×W×C, C 1 or 3."""
+    """H×W×C, C 1 or 3; what is shown of a signal or volume."""
     name: str
     """Where it comes from: its path, or `test[17]`."""
     truth: str
@@ -81,6 +83,11 @@ class Finished:
         """The manifest's facts about the data."""
         found: Mapping[str, Any] = self.manifest.get("data") or {}
         return found
+
+    @property
+    def noun(self) -> str:
+        """What a sample is called: `picture`, `signal` or `volume`."""
+        return noun(self.data.get("size") or (0, 0))
 
     @property
     def task(self) -> str:

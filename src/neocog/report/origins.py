@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html, plots
 from neocog.html import words
+from neocog.report.answers import SHOWN
 
 if TYPE_CHECKING:
     from neocog.records import Fault
@@ -27,8 +28,8 @@ def seen(run: Finished) -> html.Section | None:
             html.Figure(
                 image=html.data_uri(run.sheet, longest=1600),
                 rows=("original", "epoch 1", "epoch 2", "epoch 3"),
-                alt="Training pictures: originals in the first row, then each as the network saw "
-                "it in the first three epochs.",
+                alt=f"Training {run.noun}s: originals in the first row, then each as the network "
+                "saw it in the first three epochs.",
             )
         )
     if run.notes:
@@ -37,7 +38,8 @@ def seen(run: Finished) -> html.Section | None:
         return None
     return html.Section(
         title="What the network saw",
-        lead="Training pictures as they are, and as they reached the network.",
+        lead=f"Training {run.noun}s as they are, and as they reached the network."
+        + SHOWN.get(run.noun, ""),
         blocks=tuple(blocks),
     )
 
@@ -58,9 +60,9 @@ def data(run: Finished) -> html.Section | None:
     duplicates = run.data.get("duplicates") or {}
     shared = [f"{pair}: {number:,}" for pair, number in duplicates.items() if number]
     if shared:
-        lead += f" Identical pictures across parts: {words.listing(shared)}."
+        lead += f" Identical {run.noun}s across parts: {words.listing(shared)}."
     elif len(run.data.get("splits") or ()) > 1 and duplicates:
-        lead += " No picture occurs in two parts."
+        lead += f" No {run.noun} occurs in two parts."
     blocks: list[html.Block] = []
     facts = [("Source", str(run.data["source"]))] if run.data.get("source") else []
     if run.data.get("fingerprint"):

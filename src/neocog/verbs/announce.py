@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neocog.engine.job import length
+from neocog.geometry import noun, size_text
 
 if TYPE_CHECKING:
     from neocog.config import Recipe
@@ -21,15 +22,14 @@ def announce(prepared: Prepared, console: Console) -> None:
     data, recipe = job.data, job.recipe
     count = data.counts["all"]
     parts = ", ".join(f"{name} {len(ids):,}" for name, ids in data.splits.items())
-    height, width = data.size
     console.say(
         f"{Path(data.source).name}: found {count.found:,}, used {count.used:,}, "
-        f"skipped {count.skipped:,} · {parts} · {height}×{width}×{data.channels}"
+        f"skipped {count.skipped:,} · {parts} · {size_text(data.size)}×{data.channels}"
         + (f" · {len(data.classes)} classes" if data.kind == "class" else "")
     )
     for pair, number in data.duplicates.items():
         if number:
-            console.say(f"note: {number:,} pictures of {pair} are the same")
+            console.say(f"note: {number:,} {noun(data.size)}s of {pair} are the same")
     for line in prepared.begun.told(job.network, recipe.transfer.source):
         console.say(line)
     parameters = sum(p.numel() for p in job.network.parameters())
@@ -37,7 +37,7 @@ def announce(prepared: Prepared, console: Console) -> None:
     console.say(
         f"{prepared.model.name}: {parameters:,} parameters · {recipe.optim.name}, "
         f"{recipe.schedule.name} · {_how_long(recipe)}, steps in each epoch: {size.steps}, "
-        f"pictures in each: {size.batch} · {job.device}, {job.choice.precision}"
+        f"{noun(data.size)}s in each: {size.batch} · {job.device}, {job.choice.precision}"
     )
 
 

@@ -16,6 +16,7 @@ from neocog.data import dataset
 from neocog.engine import tuner
 from neocog.engine.budget import LOOKS
 from neocog.errors import ConfigError
+from neocog.geometry import size_text
 from neocog.models import catalog
 from neocog.verbs.prepare import prepare
 
@@ -81,7 +82,7 @@ def choose(
     if recipe.model != "auto":
         return usual.under(recipe, recipe.model, told, data.kind), data
     found: list[_Candidate] = []
-    if ends is not None:
+    if ends is not None and len(data.size) == 2:  # the ladder was measured on pictures
         spec = dataset.spec(data)
         stop = time.monotonic() + SHARE * (ends - time.monotonic())
         for rung in ladder.rungs():
@@ -102,7 +103,7 @@ def choose(
     words = [rung.model, *(f"{name}={value}" for name, value in rung.args.items())]
     passes = chosen.pictures / max(1, len(data.splits["train"]))
     console.say(
-        f"model: {' '.join(words)} at {data.size[0]}×{data.size[1]}, "
+        f"model: {' '.join(words)} at {size_text(data.size)}, "
         f"the most promising of {len(found)} measured; "
         f"about {passes:.1f} passes fit into the time left"
     )

@@ -23,6 +23,7 @@ def scan_source(
     *,
     out: Path,
     minimum_side: int,
+    dims: int | None = None,
     max_bad: float | None,
     strict: bool,
     console: Console,
@@ -33,6 +34,7 @@ def scan_source(
         source: what to look at.
         out: the report.
         minimum_side: pixels; a picture with a shorter side is a fault.
+        dims: axes of a sample beside its channels; None: what the source says.
         max_bad: share of the samples that may be bad; None: as many as there are.
         strict: none may be.
         console: shows how far it is.
@@ -41,7 +43,7 @@ def scan_source(
         DataError: the data set is refused as a whole, or too much of it is bad. The report is
             written before that.
     """
-    listed = sources.read(source, few=True)
+    listed = sources.read(source, few=True, dims=dims)
     found = scan.scan(listed, minimum_side=minimum_side, progress=console.progress)
     console.done()
     scan.write_faults(out, found.faults)

@@ -6,11 +6,15 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from neocog.models import catalog
+from neocog.models.notation.words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["listing", "table"]
+__all__ = ["LINE", "listing", "table", "word_table", "words"]
+
+LINE = "line"
+"""Asks for the words of a network in a line."""
 
 
 def listing(pattern: str) -> list[dict[str, Any]]:
@@ -31,6 +35,34 @@ def listing(pattern: str) -> list[dict[str, Any]]:
         }
         for name in catalog.names(pattern or None)
     ]
+
+
+def words() -> list[dict[str, str]]:
+    """The layers that a network in a line is made of: how each is written, and what it does."""
+    return [
+        {"word": word, "usage": entry.usage(word), "summary": entry.summary}
+        for word, entry in WORDS.items()
+    ]
+
+
+def word_table(entries: Sequence[dict[str, str]]) -> list[str]:
+    """The words as lines for a terminal."""
+    lines = [
+        'A network in a line: --model "conv 32 3; relu; pool 2; (conv 64 3; relu)*2; gap; linear"',
+        "",
+        "( … )*N                N times; each time has weights of its own",
+        "res( … )               adds what comes in; res( … | … ) puts it through a shortcut",
+        "cat( … | … )           branches, their channels one after the other",
+        "add( … | … )           branches, added",
+        "name: …                names a layer or a group",
+        "KERNEL, SIZE, stride…  one number, or one an axis: 3x5",
+        "pad                    a number, 2x1, same or valid, and :reflect, :replicate, :circular",
+        "",
+    ]
+    for entry in entries:
+        lines.append(entry["usage"])
+        lines += wrap(entry["summary"], width=96, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def table(entries: Sequence[dict[str, Any]]) -> list[str]:

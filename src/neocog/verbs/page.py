@@ -13,6 +13,7 @@ import torch
 from neocog import report, tasks
 from neocog.analysis.trace import TraceError
 from neocog.data import augment
+from neocog.data.faces import faces
 from neocog.metrics import RegressionStatistics
 from neocog.planning.make import describe, remarked
 
@@ -99,6 +100,7 @@ def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[re
     images, targets = data.images.gather(worst, data.size), data.targets[worst]
     with torch.no_grad():
         decoded = run.predictor()(images)
+    shown = faces(images.numpy()) if images.dim() != 4 else list(images.permute(0, 2, 3, 1).numpy())
     found = []
     for row, (answer, truth) in enumerate(
         zip(task.answer(decoded), task.truth(targets), strict=True)
@@ -107,7 +109,7 @@ def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[re
             continue
         found.append(
             report.Mistake(
-                picture=images[row].permute(1, 2, 0).numpy(),
+                picture=shown[row],
                 name=data.names[int(worst[row])],
                 truth=truth,
                 answer=answer["label"],

@@ -31,6 +31,8 @@ __all__ = ["effective", "plan", "recipe_for", "result", "size_of", "write_figure
 
 _MOST = 1 << 16
 """Positions along an axis of a sample; more is a slip of the keyboard."""
+_LONGEST = 1 << 24
+"""Positions of a signal."""
 
 
 def plan(
@@ -178,7 +180,7 @@ def _found(
             recipe=recipe or run.recipe,
         )
     recipe, name = recipe or Recipe(), str(what)
-    if os.sep in name and not catalog.is_foreign(name):
+    if os.sep in name and ";" not in name and not catalog.is_foreign(name):
         raise ConfigError(
             f"{name} is neither a network of the catalogue nor the folder of a run",
             "`neocog models` lists the networks; a run's folder holds manifest.json",
@@ -189,9 +191,12 @@ def _found(
 
 
 def _is_run(what: str | Path) -> bool:
-    return isinstance(what, Path) or (
-        what not in catalog.CATALOG and (Path(what) / "manifest.json").is_file()
-    )
+    if isinstance(what, Path) or what in catalog.CATALOG:
+        return isinstance(what, Path)
+    try:
+        return (Path(what) / "manifest.json").is_file()
+    except (OSError, ValueError):  # a line that is too long to be a path
+        return False
 
 
 def _no_outputs(outputs: int | None) -> None:
@@ -207,11 +212,7 @@ def _built(
     """A network of the catalogue or of the user's; on `meta` its weights take no memory."""
     import torch
 
-    if len(sample) != 3 and not catalog.is_foreign(name):
-        raise ConfigError(
-            f"{name} takes pictures, C×H×W, got {len(sample)} axes", "for example --input 3x224x224"
-        )
-    channels, size = sample[0], (sample[-2] if len(sample) > 2 else 1, sample[-1])
+    channels, size = sample[0], tuple(sample[1:])
     wide = (10 if max(size) <= 64 else 1000) if outputs is None else outputs
     with torch.device(device):
         return catalog.build(
@@ -244,8 +245,9 @@ def size_of(text: str) -> tuple[int, ...]:
     if not (2 <= len(parts) <= 4 and whole):
         raise ConfigError(f"{text!r} is no size, expected CxHxW", "for example --input 3x224x224")
     sizes = tuple(int(part) for part in parts if len(part) < 10)
-    if len(sizes) != len(parts) or not all(1 <= size <= _MOST for size in sizes):
-        raise ConfigError(f"{text!r} is out of range, expected 1 to {_MOST} along each axis")
+    most = _LONGEST if len(parts) == 2 else _MOST
+    if len(sizes) != len(parts) or not all(1 <= size <= most for size in sizes):
+        raise ConfigError(f"{text!r} is out of range, expected 1 to {most} along each axis")
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""Answers for image files. Floor 5, room verbs."""
+"""Answers for image files and arrays. Floor 5, room verbs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ __all__ = ["lines", "predict"]
 def predict(path: Path, images: Sequence[str], *, device: str, model: str) -> list[dict[str, Any]]:
     """One entry an image: `path`, `label`, `probability`, `top`; or `path`, `error`.
 
-    A folder stands for the image files below it, in order of their names.
+    A folder stands for the image files below it, in order of their names; an .npz or .npy for all
+    of its samples.
 
     Raises:
         RunError: no finished run.

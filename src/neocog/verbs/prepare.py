@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from torch import nn
 from neocog import chance, recipes
 from neocog.data import dataset
 from neocog.data.augment import Augment
-from neocog.engine import tuner
+from neocog.engine import features, tuner
 from neocog.engine.evaluate import evaluating
 from neocog.engine.job import Choice, Job
 from neocog.errors import ConfigError
+from neocog.geometry import LAYOUTS, noun
 from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import ModelSpec
@@ -81,10 +83,16 @@ def prepare(
             normalised as for the network that learnt them, where that is known.
 
     Raises:
-        ConfigError: the network does not take these pictures, or gives something else.
+        ConfigError: the network does not take these pictures, or gives something else; or a layout
+            that only pictures have.
     """
     spec = dataset.spec(data) if spec is None else spec
     spec = dataclasses.replace(spec, views=recipes.views_for(recipe))
+    if choice.layout == "channels_last" and len(spec.size) != 2:
+        raise ConfigError(
+            f"engine.layout=channels_last is for pictures, and these are {noun(spec.size)}s",
+            "leave it out",
+        )
     if origin and origin.input and origin.input.channels == spec.channels:
         spec = dataclasses.replace(spec, mean=origin.input.mean, std=origin.input.std)
     with torch.random.fork_rng(devices=[]):
@@ -134,10 +142,10 @@ def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
     """Training pictures, normalised, spread evenly over the part, for networks that begin from the
     statistics of their data."""
     ids = data.splits["train"]
-    most = max(LEAST, CALIBRATE_ON // (data.size[0] * data.size[1]))
+    most = max(LEAST, CALIBRATE_ON // math.prod(data.size))
     chosen = ids[:: max(1, -(-len(ids) // most))]
     pictures = data.images.gather(chosen, data.size)
-    normalised: torch.Tensor = Normalize(spec.mean, spec.std)(pictures)
+    normalised: torch.Tensor = Normalize(spec.mean, spec.std, len(spec.size))(pictures)
     return normalised
 
 
@@ -145,9 +153,10 @@ def tune(prepared: Prepared, console: Console) -> Prepared:
     """The job with its arithmetic decided, in the recipe too, so that a resumed or repeated run
     computes alike."""
     job = prepared.job
-    found = tuner.tune(job)
-    choice = found.choice
-    if found.trials:
+    short = features.suits(job)  # one layer, whose steps are over before anything is measured
+    found = None if short else tuner.tune(job)
+    choice = job.choice if found is None else found.choice
+    if found is not None and found.trials:
         how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
         when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"
         console.say(
@@ -177,8 +186,10 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
     except (RuntimeError, TypeError, ValueError) as error:
         kinds = {parameter.dtype for parameter in network.parameters()} - {torch.float32}
         raise ConfigError(
-            f"the network does not take float32 pictures {shape}: {error}",
-            "its weights are not float32: module.float()" if kinds else "it is called with B×C×H×W",
+            f"the network does not take float32 {noun(spec.size)}s {shape}: {error}",
+            "its weights are not float32: module.float()"
+            if kinds
+            else f"it is called with B×{LAYOUTS[len(spec.size)]}",
         ) from error
     wanted = (2, task.outputs)
     if not isinstance(found, torch.Tensor):
@@ -188,6 +199,7 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
         )
     if tuple(found.shape) != wanted:
         raise ConfigError(
-            f"the network gives {tuple(found.shape)} for two pictures, this task needs {wanted}",
+            f"the network gives {tuple(found.shape)} for two {noun(spec.size)}s, this task needs "
+            f"{wanted}",
             f"its last layer must have {task.outputs} outputs",
         )

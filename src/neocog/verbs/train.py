@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -24,8 +25,8 @@ from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.engine import callbacks as engine_callbacks
-from neocog.engine import checkpoint, loop
-from neocog.engine.job import Outcome, length, plain
+from neocog.engine import checkpoint, features, loop
+from neocog.engine.job import Job, Outcome, length, plain
 from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import clear_leftovers, write_json
@@ -287,7 +288,7 @@ def _refuse_foreign(run: Run, model: str | nn.Module) -> None:
         ConfigError: the network is not ours, and was not named or handed over.
     """
     name = run.recipe.model
-    if not isinstance(model, str) or name in catalog.CATALOG or name == model:
+    if not isinstance(model, str) or catalog.is_own(name) or name == model:
         return
     raise ConfigError(
         f"the network of this run is {name}, which is not one of neocog's own",
@@ -340,12 +341,14 @@ def _finish(
         )
     )
     built_in = engine_callbacks.from_recipe(recipe, folder)
-    expected = forecast(job)
+    short = _shortened(job, console)
+    trained = short.job if short else job
+    expected = forecast(trained)
     expected.say_before(console)
     try:
         with expected.watching():
             outcome = loop.train(
-                job,
+                trained,
                 folder=folder / "checkpoints",
                 callbacks=[*built_in, *callbacks],
                 listeners=[log, console],
@@ -356,9 +359,11 @@ def _finish(
             )
         log.close()
         console.done()
+        if short:
+            outcome = short.joined(outcome)
         _bundle(prepared, outcome.weights, manifest).save(folder / "bundle")
         # A network from outside the catalogue is at hand here, and only here.
-        foreign = job.network if prepared.model.name not in catalog.CATALOG else ""
+        foreign = "" if catalog.is_own(prepared.model.name) else job.network
         run = Run(folder, model=foreign)
         expected.say_after(run.events, console)
         _evaluate(run, prepared, outcome, expected, console)
@@ -376,6 +381,21 @@ def _finish(
             "its bundle is there and can be used; a crash would have lost all",
         )
     return run
+
+
+def _shortened(job: Job, console: Console) -> features.Short | None:
+    """The training of the last layer alone, where only that learns."""
+    if not features.suits(job):
+        return None
+    began = time.monotonic()
+    short = features.shortened(job, functools.partial(console.progress, "features"))
+    console.done()
+    if short:
+        console.say(
+            f"features: {short.job.data.channels} numbers of each picture, computed once in "
+            f"{time.monotonic() - began:.1f} s; {short.path} learns from them"
+        )
+    return short
 
 
 def _bundle(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifest) -> Bundle:
@@ -505,7 +525,7 @@ def _claimed(out: Path | None, recipe: Recipe) -> Iterator[Path]:
 def _next_folder(recipe: Recipe) -> Path:
     """`runs/digits-cnn-1`, the first number that is free; made, so that it is nobody else's."""
     source = Path(recipe.data.source).name.split(".")[0] or "data"
-    model = recipe.model.rsplit(":", 1)[-1]
+    model = "line" if catalog.is_line(recipe.model) else recipe.model.rsplit(":", 1)[-1]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{source}-{model}").strip("-")
     Path("runs").mkdir(exist_ok=True)
     for number in itertools.count(1):

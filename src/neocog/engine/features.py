@@ -1,0 +1,152 @@
+"""Training the last layer alone, on features that are computed once. Floor 2, room engine.
+
+Imports this room, data, layers and floor 0. Where everything but the output layer is frozen and the
+pictures are not augmented, what the frozen part answers never changes. So it is computed once for
+each picture, and what is trained is a network of one layer, by the same loop.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from neocog.data.augment import Augment
+from neocog.data.batches import eval_batches
+from neocog.data.images import Images
+from neocog.engine.evaluate import EVAL_BATCH, evaluating
+from neocog.engine.job import plain
+from neocog.layers import Fit, Normalize, output_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neocog.engine.job import Job, Outcome
+
+__all__ = ["MOST", "Short", "shortened", "suits"]
+
+MOST = 2 << 30
+"""Bytes that the features of all pictures may take."""
+_CHANGES = (
+    *("flip", "flip_vertical", "alternate", "shift", "rotate", "scale", "color", "contrast"),
+    *("brightness", "blur", "noise", "cutout", "mixup", "cutmix"),
+)
+"""Settings of the augmentation, each of which shows a picture in another way every time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Short:
+    """A training of the output layer, and the one that it stands for."""
+
+    job: Job
+    """Of one layer, on features B×D×1."""
+    whole: Job
+    """Of the whole network."""
+    path: str
+    """Of the output layer in the network."""
+
+    def joined(self, outcome: Outcome) -> Outcome:
+        """The outcome with the weights of the whole network, which learns the layer."""
+        learnt = {name.removeprefix("output."): one for name, one in outcome.weights.items()}
+        self.whole.network.get_submodule(self.path).load_state_dict(learnt)
+        weights = {
+            name: one.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, one in self.whole.network.state_dict().items()
+        }
+        return dataclasses.replace(outcome, weights=weights)
+
+
+def suits(job: Job) -> bool:
+    """Whether only the output layer learns, from pictures that are always the same."""
+    path = output_layer(job.network)
+    layer = job.network.get_submodule(path)
+    if not path or not isinstance(layer, nn.Linear) or job.ends is not None:
+        return False
+    learns = {id(one) for one in job.network.parameters() if one.requires_grad}
+    own = {id(one) for one in layer.parameters()}
+    recipe = job.recipe.augment
+    return learns == own and not any(getattr(recipe, name) for name in _CHANGES)
+
+
+def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short | None:
+    """The training of the output layer alone; None where the network is more than features and one
+    layer, or features would take too much memory.
+
+    Pictures are looked at once, in the centre, in fp32 and in evaluation mode: dropout before the
+    layer does not act.
+
+    Args:
+        job: one that `suits`.
+        tell: told how many pictures of how many are done.
+    """
+    path = output_layer(job.network)
+    layer = job.network.get_submodule(path)
+    if not isinstance(layer, nn.Linear):
+        return None
+    width = layer.in_features
+    if 4 * width * len(job.data) > MOST:
+        return None
+    held = [job.data.splits[part] for part in ("train", "val") if part in job.data.splits]
+    found = _features(job, layer, torch.cat(held), tell)
+    if found is None:
+        return None
+    parts = OrderedDict[str, nn.Module](flatten=nn.Flatten(), output=copy.deepcopy(layer))
+    images = Images.of(found[:, None].numpy())
+    data = dataclasses.replace(job.data, images=images, size=(1,), channels=width)
+    spec = dataclasses.replace(
+        job.input, channels=width, size=(1,), mean=(0.0,) * width, std=(1.0,) * width
+    )
+    short = dataclasses.replace(
+        job,
+        network=nn.Sequential(parts),
+        data=data,
+        input=spec,
+        augment=Augment(
+            job.recipe.augment,
+            seed=job.recipe.seed,
+            classes=len(data.classes),
+            kind=data.kind,
+            mean=spec.mean,
+        ),
+        choice=plain(dataclasses.replace(job.recipe.engine, precision="fp32"), job.device),
+        rates={},
+        still=(),
+    )
+    return Short(job=short, whole=job, path=path)
+
+
+@torch.no_grad()
+def _features(
+    job: Job, layer: nn.Linear, ids: Tensor, tell: Callable[[int, int], None] | None
+) -> Tensor | None:
+    """What the layer is given for each of the samples `ids`, N×D, others 0; None where its answer
+    is not the network's."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    ready = nn.Sequential(
+        Fit(job.input.size), Normalize(job.input.mean, job.input.std, len(job.input.size))
+    )
+    ready = ready.to(job.device)
+    found = torch.zeros(len(job.data), layer.in_features)
+    done = 0
+    try:
+        with evaluating(job.network):
+            for one in eval_batches(job.data, ids, batch=EVAL_BATCH, device=job.device):
+                answer = job.network(ready(one.images))
+                given = seen.pop()
+                fits = not seen and given.shape == (len(one.ids), layer.in_features)
+                if not fits or not torch.equal(layer(given), answer):
+                    return None
+                seen.clear()
+                found[one.ids.cpu()] = given.float().cpu()
+                done += len(one.ids)
+                if tell:
+                    tell(done, len(ids))
+    finally:
+        hook.remove()
+    return found
