@@ -5,8 +5,9 @@
 A network learns five classes with all their pictures. The other five are then learnt from 20, 100
 and 500 pictures each, in three ways: from scratch, with `--from` (all of it learns, the deeper the
 slower), and with `--from --freeze all` (the last layer alone, on features that are computed once).
-All are scored on 1,000 other pictures of each class; seconds are those of the whole command after
-opening the data. Every way gets the settings that `neocog train` gives it by itself.
+Nothing is held back, and the bundles are scored afterwards on 1,000 other pictures of each class;
+seconds are those of training, features and saving included. Every way gets the settings that
+`neocog train` gives it by itself.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def _first(options: argparse.Namespace, home: Path, names: list[str]) -> Path:
 
 
 def _few(source: Path, folder: Path, names: list[str], count: int) -> Path:
-    """`train/` with so many pictures of each class, and `val/` with others."""
+    """`train/` with so many pictures of each class, and `held/` with others."""
     for name in names:
         files = sorted((source / name).iterdir())
-        for part, mine in (("train", files[:count]), ("val", files[-HELD:])):
+        for part, mine in (("train", files[:count]), ("held", files[-HELD:])):
             (folder / part / name).mkdir(parents=True)
             for file in mine:
                 shutil.copy(file, folder / part / name / file.name)
@@ -95,12 +96,12 @@ def _row(
     for seed in range(options.seeds):
         asked = {**settings, **({"source": str(first)} if "source" in settings else {})}
         values = {"model": options.model, "seed": seed, "transfer": asked}
-        opened = neocog.load(data)
+        opened = neocog.load(data / "train", val=0)
         began = time.monotonic()
         out = home / f"run-{count}-{way}-{seed}".replace(" ", "-").replace(",", "")
         run = neocog.fit(None, opened, from_dict(Recipe, values), out=out, quiet=True)
         times.append(time.monotonic() - began)
-        score = run.scores["val"].metrics["accuracy"]
+        score = run.evaluate(str(data / "held"))["all"].metrics["accuracy"]
         found.append(f"{score.value:.1%} ({score.low:.1%} to {score.high:.1%})")
     print(
         f"| {count} | {way} | {', '.join(found)} | {sorted(times)[len(times) // 2]:.1f} |",

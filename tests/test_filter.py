@@ -263,6 +263,27 @@ def test_nothing_is_overwritten_unless_it_is_named(cat: Path, tmp_path: Path) ->
     assert (tmp_path / "here" / "sub" / "a.svg").read_text().count("<svg") == 1
 
 
+def test_the_picture_itself_is_never_overwritten(cat: Path, tmp_path: Path) -> None:
+    """By whatever name: a link, a way round."""
+    before = cat.read_bytes()
+    (tmp_path / "link.png").symlink_to(cat)
+    for image, out in (
+        (cat, cat),
+        (cat, "../cat.png"),
+        (cat, tmp_path / "link.png"),
+        (tmp_path / "link.png", cat),
+    ):
+        said = run(image, "--kernel", "mean", "--out", out)
+        assert isinstance(said.exception, ConfigError)
+        assert "is the picture itself" in said.exception.message
+        assert "name another file" in said.exception.hint
+    assert cat.read_bytes() == before
+    assert (tmp_path / "link.png").is_symlink()
+    (tmp_path / "copy.png").write_bytes(before)
+    assert run(cat, "--kernel", "mean", "--out", tmp_path / "copy.png").exit_code == 0
+    assert cat.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("argv", "kind", "message"),
     [

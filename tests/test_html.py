@@ -266,3 +266,9 @@ def test_only_everything_is_100_percent(share: float) -> None:
 def test_narrow_intervals_get_more_digits() -> None:
     narrow = Interval(value=0.99251, low=0.99062, high=0.99402, n=10000)
     assert words.percent_range(narrow) == ("99.25\u00a0%", "99.06", "99.40")
+
+
+def test_a_picture_of_noise_can_be_shown() -> None:
+    """It does not shrink, and Pillow's optimising JPEG writer has no room for it."""
+    noise = np.random.default_rng(0).integers(0, 256, (330, 330, 3), dtype=np.uint8)
+    assert html.data_uri(noise, longest=1600).startswith("data:image/jpeg")

@@ -220,6 +220,17 @@ def test_activations_are_torchs_and_leave_their_input_alone(word: str) -> None:
     assert torch.equal(x, before)
 
 
+def test_values_of_norms_are_set_by_name() -> None:
+    text = "bn eps=1e-3 momentum=0.2 affine=no; gn 1 eps=0.01; in affine; ln eps=0.1; linear"
+    net, x = make(text), samples(4, 3, 32, 32) * 0.1
+    assert (net.bn1.eps, net.bn1.momentum, net.bn1.weight) == (1e-3, 0.2, None)
+    assert (net.gn1.eps, net.in1.weight.shape, net.ln1.eps) == (0.01, (3,), 0.1)
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+    torch.testing.assert_close(net.bn1(x), (x - mean) / (variance + 1e-3).sqrt())
+    for usage in (WORDS[word].usage(word) for word in ("bn", "gn", "ln", "in")):
+        assert "[eps=1e-05]" in usage
+
+
 # Sizes --------------------------------------------------------------------------------------------
 
 GRID = list(itertools.product((1, 2, 5, 8), (1, 2, 3, 4), (1, 2, 3), (0, 1, 2), (1, 2)))
@@ -446,6 +457,24 @@ WRONG = [
     ("relu;; linear", (3, 8, 8), ";", ["expected a layer, found ';'"]),
     ("a: relu; a: relu; linear", (3, 8, 8), "relu", ["a is the name of two layers"]),
     ("eval: relu; linear", (3, 8, 8), "relu", ["has a eval already"]),
+    # Norms know their channels; a bare number is never eps.
+    ("bn 16; linear", (3, 8, 8), "16", ["bn knows its channels", "write bn, or bn eps=1e-3"]),
+    ("in 16; linear", (3, 8, 8), "16", ["in knows its channels", "write in, or in eps=1e-3"]),
+    ("ln 16; linear", (3, 8, 8), "16", ["ln knows its channels", "write ln, or ln eps=1e-3"]),
+    ("gn 3 64; linear", (3, 8, 8), "64", ["gn knows its channels", "gn 3 eps=1e-3"]),
+    ("bn eps=1e-3 16; linear", (3, 8, 8), "16", ["bn knows its channels"]),
+    ("bn affine 16; linear", (3, 8, 8), "16", ["write bn affine, or bn affine eps=1e-3"]),
+    # Words come before sizes.
+    ("conv 32 3; linear; softmax", (3, 8, 8), "softmax", ["leave it out: the loss has it"]),
+    ("conv 9 20; (linear; zebra)*2", (3, 8, 8), "zebra", ["no layer is called 'zebra'"]),
+    ("linear; res(relu | zebra)", (3, 8, 8), "zebra", ["no layer is called 'zebra'"]),
+    # A forgotten separator.
+    ("conv 32 3 gelu; linear", (3, 8, 8), "gelu", ["values of conv", "; is missing before gelu"]),
+    ("conv 32 3 pad=1 gelu; linear", (3, 8, 8), "gelu", ["a ; is missing before gelu"]),
+    ("conv 32 3 1 0 1 1 yes gelu; linear", (3, 8, 8), "gelu", ["a ; is missing before gelu"]),
+    ("bn ReLU; linear", (3, 8, 8), "ReLU", ["a ; is missing before ReLU"]),
+    ("gelu none tanh; linear", (3, 8, 8), "tanh", ["values of gelu", "; is missing before tanh"]),
+    ("conv 32 3 pad=1 2; linear", (3, 8, 8), "2", ["stands behind a named value"]),
 ]
 LAST = {"stride=1", "7", "2", "50", ";", "|"}
 """Where the marked text stands more than once, the last of them is meant for these."""
@@ -792,6 +821,22 @@ def test_plans_of_lines(capsys: pytest.CaptureFixture[str], sample: str, text: s
     assert found["parameters"] == sizes(parse(text), **data(shape[0], shape[1:], 10)).parameters
     long = "relu; " * 200 + "gap; linear"  # longer than a path can be
     assert said(capsys, "plan", long, "--no-time", "--json")[0] == 0
+
+
+def test_a_plan_names_a_line_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    short = "conv 8 3;\n      relu;\tgap;linear"
+    code, out, err = said(capsys, "plan", short, "--no-time", "--input", "3x8x8")
+    assert code == 0, err
+    assert out.startswith("conv 8 3; relu; gap; linear: input 3×8×8, ")
+    code, out, err = said(capsys, "plan", LENET.replace("; ", ";\n  "), "--no-time")
+    assert code == 0, err
+    name, _, _ = out.partition(": input")
+    assert len(name) == 72
+    begin, _, end = name.partition("…")
+    assert begin
+    assert LENET.startswith(begin)
+    assert end
+    assert LENET.endswith(end)
 
 
 def test_python_takes_lines_too() -> None:

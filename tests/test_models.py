@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -462,3 +464,15 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
     x, y = images(), images().flip(0)
     with torch.no_grad():
         torch.testing.assert_close(net(x + y) + net(x * 0), net(x) + net(y), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_without_memory_has_the_same_weights_and_loads_no_compiler() -> None:
+    code = (
+        "import sys; from neocog.models import catalog; from neocog.models.empty import "
+        "without_memory\n"
+        "with without_memory():\n"
+        "    net = catalog.build('resnet18', channels=3, size=(32, 32), outputs=10, args={})\n"
+        "print(sum(p.numel() for p in net.parameters()), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["11173962", "False"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 import neocog
@@ -22,7 +23,7 @@ from neocog.data import dataset, sources
 from neocog.data.augment import Augment, resolve
 from neocog.data.faces import faces
 from neocog.data.images import Images
-from neocog.data.ranks import moments
+from neocog.data.ranks import moments, rows
 from neocog.data.resident import ResidentImages
 from neocog.data.samples import Part, Source
 from neocog.data.scan import scan
@@ -136,8 +137,13 @@ def test_a_second_opening_reads_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         ({"x": numbers(6, 8, 8), "dims": 1}, {"channels": 8}, "can be read as", "another size"),
         ({"x": numbers(6, 40, 2), "dims": 1}, {"channels": 3}, "expected 3 channel(s)", "leave"),
         ({"x": numbers(6, 40), "dims": 1}, {"channels": 3}, "expected 3 channels, found one", ""),
-        ({"x": numbers(6, 40), "dims": 1}, {"dims": 3}, "dims=1, 3 is wanted", "leave out"),
-        ({"x": numbers(6, 40), "dims": 1}, {"size": (8, 8)}, "dims=1, 2 is wanted", "data.size"),
+        ({"x": numbers(6, 40), "dims": 1}, {"dims": 3}, "volumes (dims=3) are wan", "leave out"),
+        (
+            {"x": numbers(6, 40), "dims": 1},
+            {"size": (32, 32)},
+            "holds signals (dims=1), pictures (dims=2) are wanted",
+            "signals come whole, data.size is for pictures",
+        ),
         ({"x": numbers(6, 40), "dims": 1}, {"size": (20,)}, "expected signals of 20 × 1", "as th"),
         ({"x": numbers(6, 40), "dims": 4}, {}, "dims: expected 1, 2 or 3", "dims=1"),
         ({"x": numbers(6, 40), "dims": np.arange(2)}, {}, "dims: expected 1, 2 or 3", "dims=1"),
@@ -176,6 +182,79 @@ def test_only_an_npz_holds_signals(tmp_path: Path) -> None:
         load("digits", dims=1, size=(8, 8))
     with pytest.raises(ConfigError, match="1 or 3 for pictures"):
         load(save(tmp_path, x=numbers(6, 8, 8, kind="uint8"), y=Y), channels=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "channels", "found"),
+    [
+        # One sample: the network's own shape, channels last, first or left out.
+        ((32, 32, 3), (32, 32), 3, 1),
+        ((24, 32, 3), (24, 32), 3, 1),
+        ((32, 32), (32, 32), 3, 1),
+        ((28, 28), (28, 28), 1, 1),
+        ((28, 28, 1), (28, 28), 1, 1),
+        ((1, 28, 28), (28, 28), 1, 1),
+        ((64,), (64,), 1, 1),
+        ((64, 1), (64,), 1, 1),
+        ((64, 2), (64,), 2, 1),
+        ((2, 64), (64,), 2, 1),
+        ((12, 12, 12), (12, 12, 12), 1, 1),
+        ((12, 12, 12, 1), (12, 12, 12), 1, 1),
+        ((8, 9, 10, 2), (8, 9, 10), 2, 1),
+        ((2, 8, 9, 10), (8, 9, 10), 2, 1),
+        # Several; pictures of any size.
+        ((32, 32, 32), (32, 32), 3, 32),
+        ((7, 40, 50), (28, 28), 1, 7),
+        ((3, 28, 28), (28, 28), 1, 3),
+        ((2, 480, 640), (32, 32), 3, 2),
+        ((5, 3, 3), (3, 3), 1, 5),
+        ((5, 40, 50, 3), (32, 32), 1, 5),
+        ((3, 32, 32, 1), (32, 32), 3, 3),
+        ((5, 3, 40, 50), (32, 32), 3, 5),
+        ((64, 64), (64,), 1, 64),
+        ((5, 64, 2), (64,), 2, 5),
+        ((5, 2, 64), (64,), 2, 5),
+        ((5, 50), (64,), 1, 5),
+        ((12, 12, 12, 12), (12, 12, 12), 1, 12),
+        ((5, 8, 9, 10, 2), (8, 9, 10), 2, 5),
+        # One or several.
+        ((3, 32, 32), (32, 32), 3, "can be read as one picture C×H×W and as 3 grey"),
+        ((3, 480, 640), (32, 32), 3, "can be read as one picture C×H×W and as 3 grey"),
+        ((3, 3, 3), (3, 3), 3, "can be read as one picture C×H×W and as 3 grey"),
+        # Neither.
+        ((480, 640, 3), (32, 32), 3, "N×H×W×C for a network of 32×32×3"),
+        ((32, 32, 4), (32, 32), 3, "N×H×W×C for a network of 32×32×3"),
+        ((28, 28, 3), (28, 28), 1, "N×H×W×C for a network of 28×28×1"),
+        ((5, 40), (28, 28), 1, "N×H×W×C for a network of 28×28×1"),
+        ((40,), (28, 28), 1, "N×H×W×C for a network of 28×28×1"),
+        ((5, 32, 32, 4), (32, 32), 3, "N×H×W×C for a network of 32×32×3"),
+        ((5, 8, 8, 8, 3), (8, 8), 3, "N×H×W×C for a network of 8×8×3"),
+        ((), (28, 28), 1, "N×H×W×C for a network of 28×28×1"),
+        ((64,), (64,), 2, "N×L×C for a network of 64×2"),
+        ((50, 2), (64,), 2, "N×L×C for a network of 64×2"),
+        ((5, 64, 3), (64,), 2, "N×L×C for a network of 64×2"),
+        ((5, 28, 28), (64,), 1, "N×L×C for a network of 64×1"),
+        ((8, 9, 10), (8, 9, 10), 2, "N×D×H×W×C for a network of 8×9×10×2"),
+        ((5, 9, 10), (8, 9, 10), 1, "N×D×H×W×C for a network of 8×9×10×1"),
+    ],
+)
+def test_one_sample_or_several(shape: Any, size: Any, channels: int, found: int | str) -> None:
+    """What an array holds that a network is asked about; never a guess."""
+    x = np.zeros(shape, np.uint8)
+    if isinstance(found, int):
+        samples = rows(x, size, channels, "a.npy")
+        assert len(samples) == found
+        assert samples.size == x.size
+        assert np.shares_memory(samples, x)
+        return
+    with pytest.raises(DataError) as caught:
+        rows(x, size, channels, "a.npy")
+    assert found in caught.value.message
+    assert str(shape) in caught.value.message
+    if "can be read" in caught.value.message:
+        assert "x[numpy.newaxis], for 3 grey ones x[..., numpy.newaxis]" in caught.value.hint
+        for remedy, several in ((x[np.newaxis], 1), (x[..., np.newaxis], 3)):
+            assert len(rows(remedy, size, channels, "a.npy")) == several
 
 
 def test_settings_of_any_rank() -> None:
@@ -579,7 +658,13 @@ def test_what_does_not_fit_a_run_is_said(sounds: Run, tmp_path: Path) -> None:
         return entry["error"]
 
     assert error(x=waves(3, 50)[0]) == "expected signals of 64, found 50"
-    assert "dims=3, 1 is wanted" in error(x=solids(3)[0], dims=3)
+    found = error(x=solids(3)[0], dims=3)
+    assert "holds volumes (dims=3), signals (dims=1) are wanted" in found
+    assert "takes only what it was trained on" in found
+    for wrong in (numbers(3, 64, 2), numbers(50), numbers(2, 3, 4, 64)):
+        found = error(x=wrong)
+        assert f"expected signals N×L×C for a network of 64×1, found {wrong.shape}" in found
+        assert "one alone as x[numpy.newaxis]" in found
     assert "expected samples under x" in error(z=waves(3)[0])
     (entry,) = sounds.predict(["photo.png"], device="cpu")
     assert entry["error"] == "expected an .npz or .npy of signals"
@@ -608,6 +693,46 @@ def test_pictures_of_an_array_answer_as_in_their_data_set(tmp_path: Path) -> Non
     ]
     found = [entry["probability"] for entry in entries[40:]]
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("coloured")
+    x = numbers(24, 16, 16, 3, kind="uint8")
+    one = recipe(save(folder, x=x, y=np.arange(24) % 2), epochs=1, model="mlp")
+    return fit(recipe=one, out=folder / "run", quiet=True)
+
+
+def test_one_picture_as_an_array_has_one_answer(coloured: Run, tmp_path: Path) -> None:
+    """That of the same picture as a file, by the command line."""
+    x = numbers(16, 16, 3, kind="uint8", seed=1)
+    paths = [str(tmp_path / name) for name in ("a.png", "one.npy", "many.npy", "first.npy")]
+    Image.fromarray(x).save(paths[0])
+    for path, array in zip(paths[1:], (x, x[None], x.transpose(2, 0, 1)), strict=True):
+        np.save(path, array)
+    paths.append(save(tmp_path, "part.npz", x_test=x / 255))
+    done = CliRunner().invoke(cli, ["predict", str(coloured.path), *paths, "--json"])
+    assert done.exit_code == 1
+    picture, one, many, first, part = json.loads(done.stdout)
+    assert [one["path"], many["path"]] == [paths[1], f"{paths[2]}[0]"]
+    assert part["path"] == f"{paths[4]}:test"
+    for entry in (one, many, part):
+        assert {**entry, "path": ""} == {**picture, "path": ""}
+    assert "can be read as one picture C×H×W and as 3 grey ones; for one save" in first["error"]
+
+
+def test_one_signal_and_one_volume_have_one_answer(
+    sounds: Run, shapes: Run, tmp_path: Path
+) -> None:
+    for run, x in ((sounds, waves(2)[0]), (shapes, solids(2)[0])):
+        for name, array in (("one.npy", x[1]), ("last.npy", x[1][..., None]), ("all.npy", x)):
+            np.save(tmp_path / name, array)
+        paths = [str(tmp_path / name) for name in ("one.npy", "last.npy", "all.npy")]
+        one, last, first, second = run.predict(paths, device="cpu")
+        assert one["path"] == paths[0]
+        assert one["probability"] == pytest.approx(second["probability"], abs=1e-5)
+        assert {**one, "path": ""} == {**last, "path": ""}
+        assert first["path"] == f"{paths[2]}[0]"
 
 
 def test_a_run_that_was_killed_ends_as_if_never_killed(
@@ -728,6 +853,19 @@ def test_reports_speak_of_what_they_show(sounds: Run, shapes: Run) -> None:
         words = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", page.partition("<main")[2], flags=re.DOTALL)
         assert "picture" not in words.lower()
         assert "pixel" not in words.lower()
+
+
+def test_features_are_of_each_signal(
+    sounds: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = waves(30, seed=2)
+    names = np.array(["sine", "square", "noise"])
+    transfer = {"source": str(sounds.path), "freeze": "all"}
+    one = recipe(save(tmp_path, x=x, y=y, classes=names, dims=1), epochs=1, transfer=transfer)
+    fit(recipe=one, out=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "numbers of each signal, computed once" in said
+    assert "picture" not in said
 
 
 def test_the_command_line(sounds: Run, tmp_path: Path) -> None:

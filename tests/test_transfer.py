@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,6 @@ from neocog.models import catalog, transfer
 from neocog.records import FeatureInfo
 from neocog.settings import from_dict
 from neocog.verbs.transfer import origin
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Small(nn.Module):
@@ -125,11 +123,100 @@ def test_weights_of_another_network_are_refused() -> None:
         transfer.carry(Small(), other.state_dict(), source="there")
 
 
+class Gated(nn.Module):
+    """Its last layer is registered first, and a gate of linear layers stands before it."""
+
+    def __init__(self, outputs: int = 4) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(8, outputs, 1)
+        self.body = nn.Conv2d(3, 8, 3)
+        self.gate = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]
+        answer: Tensor = self.head(x).mean((2, 3))
+        return answer
+
+
+def test_the_output_layer_is_the_one_that_ran_last() -> None:
+    net = Gated()
+    outputs = transfer.output_layers(net, (3, 9, 9))
+    assert outputs == ("head",)
+    assert transfer.stages(net, outputs)[-1].parameters[:2] == ("head.weight", "head.bias")
+    frozen = transfer.freeze(net, "all", outputs=outputs)
+    assert [name for name, one in net.named_parameters() if one.requires_grad] == [
+        "head.weight",
+        "head.bias",
+    ]
+    assert frozen.stages == ("all but head",)
+    old, new = drawn(Gated(), 1), drawn(Gated(), 2)
+    names = {"before": ("cat", "dog", "owl", "pig"), "after": ("owl", "ant", "cat", "bee")}
+    found = carry(new, old, outputs=outputs, **names)
+    assert found.classes == ("owl", "cat")
+    assert torch.equal(new.head.weight[[0, 2]], old.head.weight[[2, 0]])
+
+
+def test_auxiliary_heads_go_by_the_names_of_the_classes_too() -> None:
+    args: dict[str, Any] = {"channels": 3, "size": (64, 64), "args": {"dropout": 0.0}}
+    try:
+        old = catalog.build("googlenet", outputs=4, **args)
+    except ConfigError:
+        args["args"] = {}
+        old = catalog.build("googlenet", outputs=4, **args)
+    new = catalog.build("googlenet", outputs=3, **args)
+    outputs = transfer.output_layers(new, (3, 64, 64))
+    assert outputs == ("fc", "aux1.fc2", "aux2.fc2")
+    found = carry(new, old, before=("a", "b", "c", "d"), after=("d", "x", "a"), outputs=outputs)
+    assert found.classes == ("d", "a")
+    for name in ("fc", "aux1.fc2", "aux2.fc2"):
+        assert torch.equal(
+            new.get_parameter(f"{name}.weight")[[0, 2]], old.get_parameter(f"{name}.weight")[[3, 0]]
+        )
+        assert f"{name}.weight" in found.fresh
+    last = transfer.stages(new, outputs)[-1].parameters
+    assert {"fc.weight", "aux1.fc1.weight", "aux2.fc2.bias"} <= set(last)
+    assert all(name.startswith(("fc.", "aux")) for name in last)
+
+
+def test_bias_and_rows_come_together_or_not_at_all() -> None:
+    old, new = drawn(Small(), 1), drawn(Small(), 2)
+    tensors = dict(old.state_dict())
+    tensors["last.weight"] = torch.zeros(3, 7)
+    names = ("a", "b", "c")
+    found = transfer.carry(new, tensors, source="there", before=names, after=names)
+    assert found.classes == ()
+    assert torch.equal(found.tensors["last.bias"], new.last.bias)
+    assert set(found.fresh) == {"last.weight", "last.bias"}
+
+
+def test_a_file_of_one_tensor_is_told_from_a_network() -> None:
+    with pytest.raises(ConfigError, match="holds 0% of this network"):
+        transfer.carry(Small(), {"0.weight": torch.zeros(2)}, source="there")
+
+
+def test_muon_keeps_the_norms_that_were_carried() -> None:
+    """A step at no rate changes nothing, while a fresh network's matrices are brought to √rows."""
+    for own in (True, False):
+        net = drawn(Small(), 1).train()
+        before = net.two[0].weight.detach().clone()
+        rule = optim.build(net, OptimRecipe(name="muon", normalize=True, lr=1e-12), own=own)
+        net(torch.randn(4, 3, 9, 9)).square().sum().backward()
+        rule.step()
+        after = net.two[0].weight.detach()
+        wanted = before if own else before * 6**0.5 / before.norm()
+        torch.testing.assert_close(after, wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_stages_of_declared_levels_and_of_any_module() -> None:
     found = transfer.stages(Small())
     assert [one.name for one in found] == ["one", "two", "output"]
     assert found[0].parameters == ("stem.weight", "stem.bias", "one.0.weight", "one.0.bias")
     assert found[2].parameters == ("last.weight", "last.bias")
+    deep = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(15)), nn.Flatten(), nn.Linear(3, 2))
+    parts = transfer.stages(deep)
+    assert [one.name for one in parts] == ["2", "5", "8", "11", "14", "output"]
+    assert len(parts[0].parameters) == 6
     foreign = nn.Sequential(
         nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
@@ -266,6 +353,12 @@ def test_a_run_goes_on_to_the_same_bytes_when_its_origin_is_gone(
         assert train(halves, tmp_path / "cut", *more) != 0
     shutil.rmtree(tmp_path / "low")
     run = neocog.resume(tmp_path / "cut")
+    told = [
+        json.loads((tmp_path / one / "evaluation.json").read_text()) for one in ("whole", "cut")
+    ]
+    assert told[0]["transfer"] == told[1]["transfer"]
+    assert told[0]["transfer"]["classes"] == ["d4", "d5"]
+    assert "What it began with" in (tmp_path / "cut" / "report.html").read_text()
     whole = Bundle.load(tmp_path / "whole" / "bundle")
     assert run.bundle.weights.keys() == whole.weights.keys()
     for name, one in whole.weights.items():
@@ -329,7 +422,7 @@ def test_a_foreign_network_of_a_run_is_not_built_unasked(halves: Path, tmp_path:
 def quick(source: Path, **more: Any) -> Recipe:
     engine = {"epochs": 3, "precision": "fp32", "layout": "contiguous", "batch": 64}
     transfer = {"source": str(source), "freeze": "all", "decay": 1.0}
-    return from_dict(Recipe, {"engine": engine, "transfer": transfer, **more})
+    return from_dict(Recipe, {"engine": engine, "transfer": transfer} | more)
 
 
 def test_features_computed_once_teach_what_the_whole_network_teaches(
@@ -387,3 +480,54 @@ def test_a_network_that_ends_otherwise_is_trained_as_it_is(tmp_path: Path) -> No
     run = neocog.fit(net, neocog.load("digits"), recipe, out=tmp_path / "run", quiet=True)
     assert torch.equal(net.body.weight, run.bundle.weights["body.weight"])
     assert not torch.equal(net.last.weight, run.bundle.weights["last.weight"])
+
+
+def test_a_run_of_the_last_layer_goes_on_from_its_checkpoint(
+    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = quick(halves / "low")
+    whole = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "whole", quiet=True)
+
+    def cut(event: Any, control: Any) -> None:
+        if event.kind == "epoch" and event.values["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        neocog.fit(
+            None, halves / "high.npz", recipe, out=tmp_path / "cut", callbacks=[cut], quiet=True
+        )
+    assert list((tmp_path / "cut" / "checkpoints").glob("step-*"))
+    run = neocog.resume(tmp_path / "cut", anyway=True)
+    for name, one in whole.bundle.weights.items():
+        assert torch.equal(one, run.bundle.weights[name]), name
+
+
+def test_the_last_layer_has_no_layout_and_is_not_compiled(halves: Path, tmp_path: Path) -> None:
+    engine = {"epochs": 1, "precision": "bf16", "layout": "channels_last", "compile": "on"}
+    recipe = quick(halves / "low", engine=engine)
+    run = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "run", quiet=True)
+    told = run.summary["engine"]
+    assert (told["precision"], told["layout"], told["compile"]) == ("fp32", "contiguous", False)
+
+
+def test_a_line_is_followed_like_any_network_of_ours(halves: Path, tmp_path: Path) -> None:
+    line = "conv 8 3 pad=same; bn; relu; pool 2; gap; linear"
+    first = from_dict(Recipe, {"model": line, "engine": {"epochs": 1}})
+    neocog.fit(None, halves / "low.npz", first, out=tmp_path / "first", quiet=True)
+    again = from_dict(
+        Recipe, {"transfer": {"source": str(tmp_path / "first")}, "engine": {"epochs": 1}}
+    )
+    run = neocog.fit(None, halves / "high.npz", again, out=tmp_path / "run", quiet=True)
+    assert run.bundle.model.name == line
+    assert run.summary["transfer"]["classes"] == ["d4", "d5"]
+    assert Path(run.recipe.transfer.source).is_absolute()
+
+
+def test_the_arguments_of_the_run_come_along_with_its_name(halves: Path, tmp_path: Path) -> None:
+    recipe = from_dict(
+        Recipe,
+        {"model": "cnn", "engine": {"epochs": 1}, "transfer": {"source": str(halves / "low")}},
+    )
+    run = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "run", quiet=True)
+    assert run.bundle.model.args["width"] == 8
+    assert run.recipe.model_args["init"] == "he"

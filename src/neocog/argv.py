@@ -43,6 +43,8 @@ def recipe_of(
 
     values = load_file(config) if config else {}
     told = values.get("model")
+    if options["model"] not in (None, told):
+        values.pop("model_args", None)  # they belong to the file's network
     # A manifest tells everything: what its version did not know had its default then.
     whole = paths(to_dict(Recipe())) if config and config.suffix == ".json" else set()
     if source is not None:

@@ -24,6 +24,7 @@ from neocog.files import write_json
 from neocog.geometry import LAYOUTS
 from neocog.layers import Predictor
 from neocog.models import catalog
+from neocog.models.empty import without_memory
 from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
 from neocog.text import printable
 
@@ -200,7 +201,7 @@ class Bundle:
     def _expected(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and type of every weight of the network, which is built without memory."""
         most = 2 * sum(tensor.numel() + LAYER for tensor in self.weights.values()) + 2**16
-        with torch.device("meta"), _AtMost(most):
+        with without_memory(), _AtMost(most):
             try:
                 network = self._build("")
             except (OverflowError, RuntimeError, TypeError) as error:

@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 
     from neocog.records import InputSpec, Views
 
-__all__ = ["MARGIN", "Fit", "Normalize", "Predictor", "covering_size", "output_layer"]
+__all__ = ["MARGIN", "OUTPUTS", "Fit", "Normalize", "Predictor", "covering_size", "output_layer"]
+
+OUTPUTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Kinds of layers whose rows can be the outputs of a network."""
 
 
 def output_layer(network: nn.Module) -> str:
-    """Path of the layer whose rows are the outputs: the last `nn.Linear` in the order of
-    registration; where there is none, as in a fully convolutional network, the last convolution;
-    empty where there is neither, or the network is that layer.
+    """Path of the layer whose rows are the outputs, as far as the order of registration tells: the
+    last `nn.Linear` or convolution; empty where there is none, or the network is that layer.
 
     >>> output_layer(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
     '2'
     """
-    parts: list[tuple[str, nn.Module]] = list(network.named_modules())
-    linear = [name for name, part in parts if isinstance(part, nn.Linear)]
-    kernels = [name for name, part in parts if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    return (linear or kernels or [""])[-1]
+    found = ""
+    for name, part in network.named_modules():
+        if isinstance(part, OUTPUTS):
+            found = name
+    return found
 
 
 class Fit(nn.Module):

@@ -1,4 +1,4 @@
-"""Whole configurations. Floor 4; imports data, tasks and floor 0.
+"""Whole configurations. Floor 4; imports data, models, tasks and floor 0.
 
 `resolve` decides everything that a recipe leaves open, from the data alone, so that the manifest
 holds numbers and the run can be done again.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from neocog.data import augment
 from neocog.errors import ConfigError
 from neocog.geometry import noun
+from neocog.models import catalog
 
 if TYPE_CHECKING:
     from neocog.config import AugmentRecipe, EngineRecipe, OptimRecipe, Recipe
@@ -100,6 +101,8 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
     engine, optim = _pace(recipe, len(data.splits["train"]))
     return dataclasses.replace(
         recipe,
+        transfer=dataclasses.replace(recipe.transfer, source=_absolute(recipe.transfer.source)),
+        model_args=catalog.complete(recipe.model, recipe.model_args),
         engine=engine,
         optim=optim,
         data=dataclasses.replace(

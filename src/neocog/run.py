@@ -302,10 +302,10 @@ class Run:
         self, images: Sequence[str | Path], *, device: str = "auto"
     ) -> list[dict[str, Any]]:
         """Answers for image files, one entry each, and for every sample of .npz and .npy files, in
-        order.
+        order; an array of just the network's shape is one sample.
 
         An entry holds `path`, `label`, `probability` and `top`; for a file that cannot be read
-        `path` and `error`. The path of a sample in a file is `sounds.npz[3]`.
+        `path` and `error`. The path of a sample among others is `sounds.npz[3]`.
         """
         where = machine.device_named(device)
         predictor, task = self.predictor(where), tasks.build(self.bundle.task)
@@ -382,9 +382,9 @@ def _array_samples(path: str, predictor: Predictor) -> Iterator[tuple[str, torch
     """The samples of an .npz or .npy."""
     spec = predictor.input
     try:
-        names, found = read_samples(Path(path), dims=len(spec.size), channels=spec.channels)
+        names, found = read_samples(Path(path), size=spec.size, channels=spec.channels)
     except DataError as error:
-        yield path, error.message
+        yield path, "; ".join(filter(None, (error.message, error.hint)))
         return
     if len(spec.size) != 2 and found.shape[1:-1] != spec.size:
         have, wanted = (size_text(size) for size in (found.shape[1:-1], spec.size))

@@ -69,6 +69,8 @@ def under(recipe: Recipe, model: str, told: Collection[str] = (), kind: str = "c
             continue
         if name == "loss" and kind == "numbers":
             continue
+        if name == "augment" and recipe.transfer.freeze == "all":
+            continue  # what the frozen part answers is computed once only
         changes = {key: value for key, value in settings.items() if open_(key)}
         sections[name] = dataclasses.replace(section, **changes)
     return dataclasses.replace(recipe, **sections)

@@ -14,7 +14,7 @@ import numpy as np
 
 from neocog.data.names import SPLITS, match_classes, refuse_lookalikes, too_few
 from neocog.data.npy import read_npy, read_npz
-from neocog.data.ranks import blocks, rank
+from neocog.data.ranks import blocks, rank, rows
 from neocog.data.samples import Part, Source
 from neocog.errors import DataError, near
 from neocog.records import Fault
@@ -326,20 +326,23 @@ def is_array(path: str) -> bool:
 
 
 def read_samples(
-    path: Path, *, dims: int | None = None, channels: int | None = None
+    path: Path, *, size: tuple[int, ...], channels: int
 ) -> tuple[list[str], NDArray[Any]]:
-    """The samples of an .npz or .npy file, without any targets, in the order of their parts.
+    """The samples of an .npz or .npy file that a network is asked about, without any targets, in
+    the order of their parts.
 
     Args:
         path: an .npz as for `read_arrays`, where `y` may be missing, or an .npy with one array.
-        dims: as for `read_arrays`.
-        channels: as for `read_arrays`.
+            An array may also be one sample: `ranks.rows` says which.
+        size: of the network's input. Pictures of any size are taken.
+        channels: of the network's input.
 
     Returns:
-        What each is called, `[3]` or `:test[3]`, and all of them, channels last.
+        What each is called, `[3]` or `:test[3]`, of one alone nothing or `:test`; and all of them,
+        channels last.
 
     Raises:
-        DataError: as `read_arrays` does for samples; parts that differ.
+        DataError: as `read_arrays` does for samples, and `ranks.rows`; parts that differ.
     """
     where = printable(path.name)
     told = None
@@ -355,12 +358,14 @@ def read_samples(
                 + (", ".join(map(repr, sorted(arrays))) or "no such array"),
                 "save them with numpy.savez(path, x=…)",
             )
-    if any(array.ndim < 2 or array.dtype.kind not in "buif" for array in x.values()):
+    if any(array.dtype.kind not in "buif" for array in x.values()):
         shapes = ", ".join(f"{array.dtype} {array.shape}" for array in x.values())
         raise DataError(f"{where}: x: expected samples, found {shapes}", "one sample a row")
-    found = _samples({s: x[s] for s in ("", *SPLITS) if s in x}, told, dims, channels, where)
+    rank(x.values(), told, len(size), where)
+    given = {s: rows(x[s], size, channels, where) for s in ("", *SPLITS) if s in x}
+    found = _samples(given, None, len(size), channels, where)
     names = [
-        f"{f':{split}' if split else ''}[{row}]"
+        (f":{split}" if split else "") + (f"[{row}]" if x[split].ndim == given[split].ndim else "")
         for split, array in found.items()
         for row in range(len(array))
     ]

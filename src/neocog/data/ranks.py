@@ -1,4 +1,4 @@
-"""Signals and volumes out of arrays. Floor 1, room data; imports floor 0 and NumPy.
+"""Pictures, signals and volumes in arrays. Floor 1, room data; imports floor 0 and NumPy.
 
 Pictures have two axes beside their channels, signals one, volumes three. How many an array has is
 said (`dims` in the file, `data.dims` in the recipe) or follows from five axes; it is never guessed.
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["blocks", "moments", "rank", "told"]
+__all__ = ["blocks", "moments", "rank", "rows", "told"]
 
 _ROWS = 1024
 _VALUES = 1 << 22
 """Numbers that are looked at together."""
+_CHANNELS = 4
+"""A last axis of at most so many is rather the channels of one picture than the width of many."""
 STD_FLOOR = 1e-3
 """Smallest standard deviation that normalisation divides by, as a share of the largest value: a
 constant channel would divide by zero otherwise."""
@@ -58,16 +60,81 @@ def rank(
                 + (f", {told.reshape(())!s:.20}" if told.size == 1 else ""),
                 "it says how many axes a sample has beside its channels: numpy.savez(…, dims=1)",
             )
-        if asked not in (None, int(told.reshape(()))):
+        found = int(told.reshape(()))
+        if asked not in (None, found):
+            have, want = (f"{noun((0,) * dims)}s" for dims in (found, asked))
+            whole = "" if found == 2 else f"{have} come whole, data.size is for pictures: "
             raise DataError(
-                f"{where}: the file says that its samples have dims={told.reshape(())!s}, "
-                f"{asked} is wanted here",
-                "give data of the same kind, or leave out data.dims and data.size",
+                f"{where}: the file holds {have} (dims={found}), {want} (dims={asked}) are wanted "
+                "here",
+                f"{whole}leave out data.size and data.dims; a trained network takes only what it "
+                "was trained on",
             )
-        return int(told.reshape(()))
+        return found
     if asked is not None:
         return asked
     return 3 if any(array.ndim == 5 for array in arrays) else 2
+
+
+def rows(x: NDArray[Any], size: tuple[int, ...], channels: int, where: str) -> NDArray[Any]:
+    """The samples in an array that a network is asked about, one a row: it may be one sample.
+
+    One picture of the network's own shape is H×W×C, C×H×W or, grey, H×W; a signal or a volume
+    alike, without its axis of channels only where there is one channel. Several have one axis more,
+    and several grey pictures of any size may come as N×H×W. Three axes are one picture or several,
+    never a guess: a last axis of at most 4 is no width of pictures, and of a network that takes
+    three channels an array of three grey pictures could be one in colour.
+
+    Args:
+        x: an array of numbers.
+        size: of the network's input.
+        channels: of the network's input.
+        where: the file, for errors.
+
+    Returns:
+        N×…; a view.
+
+    Raises:
+        DataError: samples of another rank or with other channels, or one picture as well as
+            three.
+
+    >>> rows(np.zeros((32, 32, 3)), (32, 32), 3, "").shape, rows(np.zeros(9), (9,), 1, "").shape
+    ((1, 32, 32, 3), (1, 9))
+    """
+    shape = x.shape
+    several = _several(shape, size, channels)
+    if several and len(size) == 2 and x.ndim == 3 and 1 != channels == shape[0]:
+        raise DataError(
+            f"{where}: x: the shape {shape} can be read as one picture C×H×W and as {shape[0]} "
+            "grey ones",
+            f"for one save x[numpy.newaxis], for {shape[0]} grey ones x[..., numpy.newaxis]",
+        )
+    if several and shape[1:] == size:
+        return x
+    alone = {(*size, channels), (channels, *size)}
+    if channels == 1 or len(size) == 2:
+        alone.add(size)
+    if shape in alone:
+        return x[np.newaxis]
+    if not several:
+        last = "×".join(["N", *LAYOUTS[len(size)].split("×")[1:], "C"])
+        raise DataError(
+            f"{where}: x: expected {noun(size)}s {last} for a network of "
+            f"{size_text((*size, channels))}, found {shape}",
+            "save one sample a row; one alone as x[numpy.newaxis]",
+        )
+    return x
+
+
+def _several(shape: tuple[int, ...], size: tuple[int, ...], channels: int) -> bool:
+    """Whether these are samples for a network, one a row."""
+    if len(shape) == len(size) + 2:
+        return bool({shape[1], shape[-1]} & ({1, 3} if len(size) == 2 else {channels}))
+    if len(shape) != len(size) + 1:
+        return False
+    if len(size) == 2:
+        return shape[2] >= min(size[1], _CHANNELS + 1)
+    return channels == 1
 
 
 def blocks(

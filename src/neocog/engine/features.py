@@ -21,14 +21,14 @@ from neocog.data.batches import eval_batches
 from neocog.data.images import Images
 from neocog.engine.evaluate import EVAL_BATCH, evaluating
 from neocog.engine.job import plain
-from neocog.layers import Fit, Normalize, output_layer
+from neocog.layers import Fit, Normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neocog.engine.job import Job, Outcome
+    from neocog.engine.job import Choice, Job, Outcome
 
-__all__ = ["MOST", "Short", "shortened", "suits"]
+__all__ = ["MOST", "Short", "obstacle", "quick", "shortened", "suits"]
 
 MOST = 2 << 30
 """Bytes that the features of all pictures may take."""
@@ -62,15 +62,38 @@ class Short:
 
 
 def suits(job: Job) -> bool:
-    """Whether only the output layer learns, from pictures that are always the same."""
-    path = output_layer(job.network)
-    layer = job.network.get_submodule(path)
-    if not path or not isinstance(layer, nn.Linear) or job.ends is not None:
-        return False
+    """Whether only one linear layer learns, from pictures that are always the same."""
+    return bool(_layer(job)) and not obstacle(job)
+
+
+def obstacle(job: Job) -> str:
+    """Why what is frozen has to be computed again for every picture; empty: it need not be."""
+    if job.ends is not None:
+        return "the run has a time to keep, not epochs"
+    changed = [name for name in _CHANGES if getattr(job.recipe.augment, name)]
+    return f"they are changed by augment.{changed[0]}" if changed else ""
+
+
+def _layer(job: Job) -> str:
+    """Path of the linear layer that alone learns; empty: more does, or another kind of layer."""
     learns = {id(one) for one in job.network.parameters() if one.requires_grad}
-    own = {id(one) for one in layer.parameters()}
-    recipe = job.recipe.augment
-    return learns == own and not any(getattr(recipe, name) for name in _CHANGES)
+    return next(
+        (
+            path
+            for path, part in job.network.named_modules()
+            if isinstance(part, nn.Linear) and {id(one) for one in part.parameters()} == learns
+        ),
+        "",
+    )
+
+
+def quick(job: Job) -> Choice:
+    """How one layer is trained: there is nothing to gain from half precision, another layout or
+    compiling."""
+    asked = dataclasses.replace(
+        job.recipe.engine, precision="fp32", layout="contiguous", compile="off"
+    )
+    return plain(asked, job.device)
 
 
 def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short | None:
@@ -84,7 +107,7 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
         job: one that `suits`.
         tell: told how many pictures of how many are done.
     """
-    path = output_layer(job.network)
+    path = _layer(job)
     layer = job.network.get_submodule(path)
     if not isinstance(layer, nn.Linear):
         return None
@@ -113,7 +136,7 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
             kind=data.kind,
             mean=spec.mean,
         ),
-        choice=plain(dataclasses.replace(job.recipe.engine, precision="fp32"), job.device),
+        choice=quick(job),
         rates={},
         still=(),
     )

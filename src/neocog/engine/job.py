@@ -69,8 +69,16 @@ class Job:
     """Parameter → factor of its learning rate; 1 for those that are not named."""
     still: tuple[str, ...] = ()
     """Paths of the modules that stay in evaluation mode: batch norms keep their statistics."""
+    carried: bool = False
+    """Whether its weights were learnt elsewhere."""
     ends: float | None = None
     """When the whole run must be over, by `time.monotonic`; None: when its epochs are done."""
+
+    def learning(self) -> None:
+        """Put the network into training mode, but for what stays still."""
+        self.network.train()
+        for path in self.still:
+            self.network.get_submodule(path).eval()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

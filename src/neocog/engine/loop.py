@@ -106,7 +106,7 @@ def train(
     decay = job.recipe.engine.ema
     live = Live(
         network=job.network,
-        optimizers=optim.build(job.network, job.recipe.optim, rates=job.rates),
+        optimizers=optim.build(job.network, job.recipe.optim, rates=job.rates, own=job.carried),
         average=Average(job.network, decay) if decay else None,
         scaler=torch.amp.GradScaler(job.device.type, enabled=job.choice.precision == "fp16"),
         callbacks=[check(callback) for callback in callbacks],
@@ -200,7 +200,6 @@ class _Run:
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
         self.heads = Heads(job.network, compiled=job.choice.compile)
-        self.still = [job.network.get_submodule(path) for path in job.still]
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -430,9 +429,7 @@ class _Run:
         job, live = self.job, self.live
         live.optimizers.set_lr(self._rate())
         _seed(job.device, chance.key(job.recipe.seed, "step", live.step))
-        job.network.train()
-        for part in self.still:
-            part.eval()
+        job.learning()
         try:
             stepped = train_step(
                 self.heads,

@@ -198,6 +198,7 @@ def build(
     *,
     beside: Collection[str] | None = None,
     rates: Mapping[str, float] | None = None,
+    own: bool = False,
 ) -> Optimizers:
     """The optimiser of a recipe, over the parameters of `model` that require a gradient.
 
@@ -218,6 +219,8 @@ def build(
         recipe: the rule and its settings; `lr` and `weight_decay` default to `RATES` and `DECAY`.
         beside: muon: names of the matrices that AdamW takes. None: `head_names(model)`.
         rates: name of a parameter → factor of its rate; 1 for those that are not named.
+        own: with `normalize`, matrices keep the norm that they have now: what was learnt elsewhere
+            goes with the statistics of norms that were learnt with it.
 
     Raises:
         ConfigError: nothing to train, or a name in `beside` that is no trainable parameter.
@@ -244,7 +247,7 @@ def build(
     for rule in rules:
         if rule.make is Muon:
             mine: list[Slot] = [
-                MatrixSlot(n, p, recipe.normalize) for n, p in named if n in matrices
+                MatrixSlot(n, p, recipe.normalize, own) for n, p in named if n in matrices
             ]
         else:
             mine = [Slot(n, p) for n, p in named if n not in matrices]

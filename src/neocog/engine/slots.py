@@ -53,9 +53,11 @@ class MatrixSlot(Slot):
     Muon's update does not mind, for orthogonalising commutes with permuting columns.
     """
 
-    def __init__(self, name: str, parameter: nn.Parameter, normalize: bool) -> None:
+    def __init__(self, name: str, parameter: nn.Parameter, normalize: bool, own: bool) -> None:
         super().__init__(name, parameter)
-        self.normalize = normalize
+        # Of a matrix of zeros there is no norm to keep.
+        norm = float(parameter.detach().norm()) if normalize and own else 0.0
+        self.norm = (norm or parameter.shape[0] ** 0.5) if normalize else 0.0
         self.target = nn.Parameter(parameter.detach().flatten(1), requires_grad=True)
         self.bind()
 
@@ -78,10 +80,10 @@ class MatrixSlot(Slot):
         if self.copied:
             self.target.data.copy_(self._matrix(self.parameter.detach()))
         self.target.grad = None if grad is None else self._matrix(grad)
-        if self.normalize and grad is not None:
+        if self.norm and grad is not None:
             matrix = self.target.data
             # A matrix of zeros has no direction to keep.
-            matrix *= matrix.shape[0] ** 0.5 / matrix.norm().clamp(min=1e-12)
+            matrix *= self.norm / matrix.norm().clamp(min=1e-12)
 
     def after(self) -> None:
         """Drop the gradient's view; copy the weights back if no view exists."""

@@ -219,7 +219,7 @@ class _Candidate:
         self.choice = choice
         self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizers = optim.build(network, job.recipe.optim)
+        self.optimizers = optim.build(network, job.recipe.optim, rates=job.rates, own=job.carried)
         dims = len(job.input.size)
         self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=choice.precision == "fp16")
@@ -236,7 +236,7 @@ class _Candidate:
         torch.set_num_threads(self.choice.threads)
         # A rate of nothing: the timing must not depend on where the weights wander.
         self.optimizers.set_lr(0.0)
-        self.job.network.train()
+        self.job.learning()
         _wait(self.job.device)
         began = time.perf_counter()
         train_step(
@@ -425,7 +425,10 @@ def _gradients(candidate: _Candidate, batch: Batch, training: bool) -> tuple[flo
     images = candidate.normalize(batch.images)
     if candidate.choice.layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
-    job.network.train(training)
+    if training:
+        job.learning()
+    else:
+        job.network.eval()
     with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
         outputs = candidate.heads.outputs(images)
     loss = candidate.heads.losses(job.task, outputs, batch).mean()
@@ -476,8 +479,17 @@ def _key(job: Job) -> str:
     machine = torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else ""
     size = length(job.recipe, len(job.data.splits["train"]))
     engine = job.recipe.engine
+    learnt = [name for name, one in job.network.named_parameters() if one.requires_grad]
     facts = [
-        *(str(job.network), shapes, size.batch, job.data.size, job.recipe.optim.name),
+        *(
+            str(job.network),
+            shapes,
+            learnt,
+            list(job.still),
+            size.batch,
+            job.data.size,
+            job.recipe.optim.name,
+        ),
         *(engine.accumulate, engine.precision, engine.layout, engine.compile, engine.threads),
         *(str(job.device), machine, cores(), torch.backends.cpu.get_cpu_capability()),
         torch.__version__,

@@ -264,7 +264,7 @@ def data_uri(pixels: NDArray[np.uint8], *, longest: int = 320) -> str:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     options: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True})]
     if max(picture.size) > 64:
-        options.append(("jpeg", {"quality": 88, "optimize": True, "subsampling": 0}))
+        options.append(("jpeg", {"quality": 88, "subsampling": 0}))
     uris = []
     for name, settings in options:
         buffer = io.BytesIO()

@@ -34,6 +34,7 @@ __all__ = [
     "Entry",
     "Keyword",
     "build",
+    "complete",
     "describe",
     "is_foreign",
     "is_line",
@@ -386,6 +387,17 @@ def describe(name: str) -> tuple[Keyword, ...]:
             Keyword(name=key, kind=_words(kind), default=default)
             for key, (kind, default) in _settable(factory).items()
         )
+
+
+def complete(name: str, args: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """`args` and the default of every other keyword of a network of ours, so that what they say can
+    be built again when defaults have changed; those that are decided from the data stay open."""
+    if name not in CATALOG:
+        return dict(args)
+    defaults = {one.name: one.default for one in describe(name)}
+    return {
+        key: value for key, value in defaults.items() if isinstance(value, bool | int | float | str)
+    } | dict(args)
 
 
 @contextlib.contextmanager

@@ -1,26 +1,32 @@
 """Knowledge carried over from one network to another, and how much of it may change. Floor 2.
 
-Room models; imports floor 0, layers and torch. All of it works on any `nn.Module`. Weights are
-matched by name and shape; the rows of the output layer by the names of the classes, never by their
-positions.
+Room models; imports floor 0, analysis, layers and torch. All of it works on any `nn.Module`.
+Weights are matched by name and shape; the rows of output layers by the names of the classes, never
+by their positions.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neocog.errors import ConfigError
-from neocog.layers import output_layer
+from neocog.analysis.trace import empty_copy, stand_ins, tensors_in
+from neocog.errors import ConfigError, NeocogError
+from neocog.layers import OUTPUTS, output_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Carried", "Frozen", "Stage", "carry", "freeze", "rates", "stages"]
+__all__ = ["Carried", "Frozen", "Stage", "carry", "freeze", "output_layers", "rates", "stages"]
 
+MOST = 5
+"""Stages before the last of a network that does not declare any. Each learns at a share of the rate
+of the next; with one for every layer of a deep network the first would stand still."""
 ENOUGH = 0.5
 """Share of a network's numbers, but for its output layer, that must be found among the weights;
 less is another architecture, of which a few layers happen to have the same names."""
@@ -55,6 +61,8 @@ class Carried:
     """Name → why it begins anew, whole or in part."""
     left: tuple[str, ...]
     """Names that the network has no use for."""
+    fingerprint: str
+    """SHA-256 of the tensors that it was offered, with their names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +77,66 @@ class Frozen:
     """Paths of the modules that stay in evaluation mode."""
 
 
-def stages(network: nn.Module) -> tuple[Stage, ...]:
+def output_layers(network: nn.Module, sample: Sequence[int]) -> tuple[str, ...]:
+    """Paths of the layers whose rows are the outputs: of the main answer, then of auxiliary heads.
+
+    Found by running the network once without memory; where that cannot be done, by the order of
+    registration.
+
+    Args:
+        network: stays as it is.
+        sample: C×H×W, or with one or three axes behind the channels.
+    """
+    seen: list[tuple[str, Tensor]] = []
+    try:
+        twin = empty_copy(network).train()
+        for path, part in twin.named_modules():
+            if isinstance(part, OUTPUTS):
+                part.register_forward_hook(_noting(seen, path))
+        with torch.no_grad():
+            forward = getattr(twin, "forward_auxiliary", twin)
+            answers = list(tensors_in(forward(*stand_ins([(2, *sample)], twin))))
+    except (NeocogError, RuntimeError, TypeError, ValueError, AssertionError):
+        return (output_layer(network),)
+    if not seen:
+        return (output_layer(network),)
+    known = [next((path for path, one in seen if one is answer), "") for answer in answers]
+    # What comes behind the layer, such as a mean over the picture, hides which one it was.
+    last = [path for path, _ in seen if path not in known[1:]][-1:]
+    main = known[0] if known and known[0] else (last or [output_layer(network)])[0]
+    return tuple(dict.fromkeys([main, *(path for path in known[1:] if path)]))
+
+
+def _noting(seen: list[tuple[str, Tensor]], path: str) -> Callable[..., None]:
+    def note(_module: nn.Module, _given: Any, answer: Any) -> None:
+        if isinstance(answer, Tensor):
+            seen.append((path, answer))
+
+    return note
+
+
+def stages(network: nn.Module, outputs: Sequence[str] = ()) -> tuple[Stage, ...]:
     """The parts of a network from the picture on, each with parameters; the last holds its output
-    layer.
+    layers, and auxiliary heads whole.
 
     A network that declares `features` has its levels as stages, and what comes behind them as the
-    last. Any other has its children, or those of its only child.
+    last. Any other has its children, or those of its only child, in at most `MOST` groups.
+
+    Args:
+        network: stays as it is.
+        outputs: of `output_layers`; by default the order of registration decides.
     """
-    ends = _ends(network)
+    outputs = outputs or (output_layer(network),)
+    heads = (outputs[0], *(path.partition(".")[0] for path in outputs[1:]))
+    ends = _ends(network, outputs[0])
     places = {name: at for at, (name, _) in enumerate(network.named_modules())}
     found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for _, name in ends}
+    found[_OUTPUT] = ([], [])
     for path, part in network.named_modules():
         name = next((name for end, name in ends if places[path] <= end), _OUTPUT)
-        owned = found.setdefault(name, ([], []))
+        if any(f"{path}.".startswith(f"{head}.") for head in heads):
+            name = _OUTPUT
+        owned = found[name]
         own = [f"{path}.{one}" if path else one for one, _ in part.named_parameters(recurse=False)]
         owned[0].extend(own)
         if not any(True for _ in part.children()):
@@ -96,24 +151,14 @@ def stages(network: nn.Module) -> tuple[Stage, ...]:
 _OUTPUT = "output"
 
 
-def _ends(network: nn.Module) -> list[tuple[int, str]]:
+def _ends(network: nn.Module, output: str) -> list[tuple[int, str]]:
     """Where each stage but the last ends, in the order of `named_modules`, and its name."""
     paths = [name for name, _ in network.named_modules()]
     declared = [level.name for level in getattr(network, "features", ())]
     if not declared:
-        inner, prefix = network, ""
-        while True:
-            parts = [
-                (name, part)
-                for name, part in inner.named_children()
-                if any(True for _ in part.parameters())
-            ]
-            if len(parts) != 1 or not any(True for _ in parts[0][1].children()):
-                break
-            inner, prefix = parts[0][1], f"{prefix}{parts[0][0]}."
-        last = output_layer(network)
-        declared = [f"{prefix}{name}" for name, _ in parts]
-        declared = [name for name in declared if not f"{last}.".startswith(f"{name}.")]
+        names = [name for name in _children(network) if not f"{output}.".startswith(f"{name}.")]
+        groups = min(MOST, len(names))
+        declared = [names[(at + 1) * len(names) // groups - 1] for at in range(groups)]
     return [
         (max(at for at, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")), name)
         for name in declared
@@ -121,8 +166,26 @@ def _ends(network: nn.Module) -> list[tuple[int, str]]:
     ]
 
 
+def _children(network: nn.Module) -> list[str]:
+    """Paths of its children with parameters, or of those of its only such child."""
+    inner, prefix = network, ""
+    while True:
+        parts = [
+            (name, part)
+            for name, part in inner.named_children()
+            if any(True for _ in part.parameters())
+        ]
+        if len(parts) != 1 or not any(True for _ in parts[0][1].children()):
+            return [f"{prefix}{name}" for name, _ in parts]
+        inner, prefix = parts[0][1], f"{prefix}{parts[0][0]}."
+
+
 def freeze(
-    network: nn.Module, how: int | Literal["all"], *, norms: Literal["learn", "keep"] = "learn"
+    network: nn.Module,
+    how: int | Literal["all"],
+    *,
+    norms: Literal["learn", "keep"] = "learn",
+    outputs: Sequence[str] = (),
 ) -> Frozen:
     """Keep stages as they are: their parameters ask for no gradient.
 
@@ -130,11 +193,12 @@ def freeze(
         network: changed in place; whoever built it owns it.
         how: so many stages from the picture on; all: everything but the output layer.
         norms: keep: also the statistics, scales and shifts of every batch norm.
+        outputs: as for `stages`.
 
     Raises:
         ConfigError: more stages than there are.
     """
-    parts = stages(network)
+    parts = stages(network, outputs)
     if isinstance(how, int) and how >= max(1, len(parts)):
         names = ", ".join(one.name for one in parts[:-1])
         raise ConfigError(
@@ -142,7 +206,7 @@ def freeze(
             f"layers: {names}",
             f"--freeze {len(parts) - 1}, or --freeze all for everything but the output layer",
         )
-    path = output_layer(network)
+    path = outputs[0] if outputs else output_layer(network)
     if how == "all":
         kept = [f"all but {path}"] if path else []
         output = {id(one) for one in network.get_submodule(path).parameters()}
@@ -169,17 +233,18 @@ def freeze(
     )
 
 
-def rates(network: nn.Module, decay: float) -> dict[str, float]:
+def rates(network: nn.Module, decay: float, outputs: Sequence[str] = ()) -> dict[str, float]:
     """Factor of each parameter's learning rate: 1 in the last stage, `decay` in the one before it,
     and so on (Howard and Ruder 2018, arXiv 1801.06146).
 
     Args:
         network: stays as it is.
         decay: in (0, 1]; 1 gives an empty table.
+        outputs: as for `stages`.
     """
     if decay == 1:
         return {}
-    parts = stages(network)
+    parts = stages(network, outputs)
     return {
         name: decay ** (len(parts) - 1 - at)
         for at, stage in enumerate(parts)
@@ -194,6 +259,7 @@ def carry(
     source: str,
     before: Sequence[str] = (),
     after: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> Carried:
     """What a network takes over from weights: all that has its name and shape.
 
@@ -209,25 +275,33 @@ def carry(
         source: for messages.
         before: names of the classes that the weights were trained on, in the order of the rows.
         after: those of the network.
+        outputs: as for `stages`.
 
     Raises:
         ConfigError: most of the network is not among them.
     """
     state = network.state_dict()
     tensors = _unwrapped(tensors, state)
-    output, first = _output_names(network, state), _first_kernel(network, state)
+    heads = [
+        [_key(state, one) for one in network.get_submodule(path).parameters(recurse=False)]
+        for path in outputs or (output_layer(network),)
+    ]
+    output, first = {name for names in heads for name in names}, _first_kernel(network, state)
     found: dict[str, Tensor] = {}
     taken, adapted = [], []
     fresh: dict[str, str] = {}
     rows: tuple[str, ...] = ()
+    for names in heads:
+        head = _rows(names, state, tensors, before, after)
+        found |= head.tensors
+        rows = rows or head.classes
+        fresh |= dict.fromkeys(names, head.why) if head.why else {}
     for name, mine in state.items():
         theirs = tensors.get(name)
+        if name in output:
+            continue
         if theirs is None:
             fresh[name] = f"not in {source}"
-        elif name in output:
-            found[name], rows, why = _rows(mine, theirs, before, after)
-            if why:
-                fresh[name] = why
         elif theirs.shape == mine.shape:
             found[name] = theirs.to(mine.dtype)
             taken.append(name)
@@ -250,7 +324,17 @@ def carry(
         classes=rows,
         fresh=fresh,
         left=tuple(name for name in tensors if name not in state),
+        fingerprint=_fingerprint(tensors),
     )
+
+
+def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, one in sorted(tensors.items()):
+        plain = one.detach().cpu().contiguous()
+        found.update(f"{name} {one.dtype} {tuple(one.shape)} ".encode())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _refuse_other(
@@ -294,9 +378,13 @@ def _shape(tensor: Tensor) -> str:
 def _unwrapped(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Without what all names begin with, where that makes more of them known."""
     found = [tensors]
-    while len({name.partition(".")[0] for name in found[-1]}) == 1:
+    while all("." in name for name in found[-1]) and _heads(found[-1]) == 1:
         found.append({name.partition(".")[2]: one for name, one in found[-1].items()})
     return max(found, key=lambda names: sum(name in state for name in names))
+
+
+def _heads(names: Iterable[str]) -> int:
+    return len({name.partition(".")[0] for name in names})
 
 
 def _key(state: Mapping[str, Tensor], parameter: Tensor) -> str:
@@ -311,33 +399,54 @@ def _key(state: Mapping[str, Tensor], parameter: Tensor) -> str:
     )
 
 
-def _output_names(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
-    layer = network.get_submodule(output_layer(network))
-    return {_key(state, one) for one in layer.parameters(recurse=False)}
-
-
 def _first_kernel(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     kernel = next((one.weight for one in network.modules() if isinstance(one, _CONVOLUTIONS)), None)
     return "" if kernel is None else _key(state, kernel)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """What an output layer takes over."""
+
+    tensors: dict[str, Tensor]
+    """Weight and bias; empty: nothing."""
+    classes: tuple[str, ...]
+    """Whose rows came along."""
+    why: str
+    """Of what is fresh; empty: nothing is."""
+
+
 def _rows(
-    mine: Tensor, theirs: Tensor, before: Sequence[str], after: Sequence[str]
-) -> tuple[Tensor, tuple[str, ...], str]:
-    """The output layer with the rows of the classes that both know, their names, and what is fresh
-    of it."""
+    names: Sequence[str],
+    state: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    before: Sequence[str],
+    after: Sequence[str],
+) -> _Head:
+    """An output layer with the rows of the classes that both know; weight and bias together, or
+    neither."""
     if not before:
-        return mine, (), "the classes of its rows are not known"
-    if mine.shape[1:] != theirs.shape[1:] or len(theirs) != len(before) or len(mine) != len(after):
-        return mine, (), f"{_shape(theirs)} there, {_shape(mine)} here"
+        return _Head(tensors={}, classes=(), why="the classes of its rows are not known")
+    for name in names:
+        mine, theirs = state[name], tensors.get(name)
+        if theirs is None:
+            return _Head(tensors={}, classes=(), why=f"no {name} there")
+        if mine.shape[1:] != theirs.shape[1:] or (len(theirs), len(mine)) != (
+            len(before),
+            len(after),
+        ):
+            why = f"{_shape(theirs)} there, {_shape(mine)} here"
+            return _Head(tensors={}, classes=(), why=why)
     places = {name: row for row, name in enumerate(before)}
-    both = tuple(name for name in after if name in places)
-    found = mine.clone()
-    for row, name in enumerate(after):
-        if name in places:
-            found[row] = theirs[places[name]]
-    new = [name for name in after if name not in places]
-    return found, both, f"{len(new)} of {len(after)} classes are new" if new else ""
+    found = {name: state[name].clone() for name in names}
+    for row, label in enumerate(after):
+        if label in places:
+            for name, mine in found.items():
+                mine[row] = tensors[name][places[label]]
+    both = tuple(label for label in after if label in places)
+    new = len(after) - len(both)
+    why = f"{new} of {len(after)} classes are new" if new else ""
+    return _Head(tensors=found, classes=both, why=why)
 
 
 def _channels(kernel: Tensor, count: int) -> Tensor:

@@ -43,6 +43,7 @@ def write(
     answers: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     network: Network | None = None,
     plan: Mapping[str, Any] | None = None,
+    began: Sequence[str] = (),
 ) -> Path:
     """Write the report of a run as one file.
 
@@ -59,6 +60,7 @@ def write(
         answers: regression: truths and answers of the part with the headline, by column.
         network: what was trained, layer by layer; None where it could not be traced.
         plan: what training was said to take, and what it took, as `evaluation.json` has it.
+        began: sentences on what the network began with, where its weights came from elsewhere.
 
     Raises:
         RunError: the file cannot be written.
@@ -78,6 +80,7 @@ def write(
         answers=answers or {},
         network=network,
         plan=plan,
+        began=began,
     )
     return html.write(build(run), path)
 
@@ -91,6 +94,7 @@ _SECTIONS = (
     told.confidence,
     told.worst,
     insides.network,
+    origins.began,
     origins.seen,
     origins.data,
     origins.again,

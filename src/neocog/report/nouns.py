@@ -72,6 +72,7 @@ class Finished:
     answers: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     network: Network | None = None
     plan: Mapping[str, Any] | None = None
+    began: Sequence[str] = ()
 
     @property
     def part(self) -> str:

@@ -20,6 +20,17 @@ SHOWN_FAULTS = 50
 _POLICIES = {"skip": "left out", "accept": "kept", "refuse": "refused"}
 
 
+def began(run: Finished) -> html.Section | None:
+    """What the network had learnt before."""
+    if not run.began:
+        return None
+    return html.Section(
+        title="What it began with",
+        lead="Weights that were learnt elsewhere, and what of them was kept.",
+        blocks=(html.Lines(items=tuple(_sentence(line) for line in run.began)),),
+    )
+
+
 def seen(run: Finished) -> html.Section | None:
     """What the network really saw: originals above, augmented pictures below."""
     blocks: list[html.Block] = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from neocog.engine.job import length
 from neocog.geometry import noun, size_text
+from neocog.verbs.transfer import told
 
 if TYPE_CHECKING:
     from neocog.config import Recipe
@@ -30,7 +31,7 @@ def announce(prepared: Prepared, console: Console) -> None:
     for pair, number in data.duplicates.items():
         if number:
             console.say(f"note: {number:,} {noun(data.size)}s of {pair} are the same")
-    for line in prepared.begun.told(job.network, recipe.transfer.source):
+    for line in told(prepared.begun.summary(job.network, recipe.transfer.source)):
         console.say(line)
     parameters = sum(p.numel() for p in job.network.parameters())
     size = length(recipe, len(data.splits["train"]))

@@ -168,10 +168,12 @@ def filter_image(
             that was not there before.
 
     Raises:
-        ConfigError: as `figure` does, or a file of another ending.
+        ConfigError: as `figure` does, a file of another ending, or the picture's own.
         DataError: as `figure` does.
         RunError: the figure cannot be written.
     """
+    if out is not None:
+        _refuse_own(image, out)
     pixels = _pixels(image, grey)
     found = answers(pixels, names, pad=pad, stride=stride)
     place = _free(Path(f"{image.stem}-filtered.png")) if out is None else out
@@ -215,6 +217,22 @@ def _figure(pixels: NDArray[np.uint8], found: Sequence[Answer]) -> Figure:
         [one.shown() for one in found],
         remark=f"{high}×{wide}, {'grey' if channels == 1 else 'colour'}",
     )
+
+
+def _refuse_own(image: Path, out: Path) -> None:
+    """The figure never takes the place of the picture, whatever the two are called.
+
+    Raises:
+        ConfigError: they are one file.
+    """
+    same = False
+    with contextlib.suppress(OSError):  # one of them is not there
+        same = out.samefile(image)
+    if same:
+        raise ConfigError(
+            f"--out {out} is the picture itself, which the figure would overwrite",
+            "name another file, or give no --out",
+        )
 
 
 def _free(path: Path) -> Path:

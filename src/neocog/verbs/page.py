@@ -18,7 +18,7 @@ from neocog.metrics import RegressionStatistics
 from neocog.planning.make import describe, remarked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from neocog.data.dataset import Dataset
@@ -39,6 +39,7 @@ def write(
     job: Job,
     found: Mapping[str, tuple[Scores, Evaluation]],
     plan: Mapping[str, Any] | None = None,
+    began: Sequence[str] = (),
 ) -> Path:
     """Write `report.html` of a run.
 
@@ -47,6 +48,7 @@ def write(
         job: what was trained on what.
         found: scores and losses by part.
         plan: what it was said to take, and what it took.
+        began: sentences on what its network began with.
     """
     data = job.data
     manifest = dataclasses.asdict(run.manifest)
@@ -80,6 +82,7 @@ def write(
         answers=statistics.pairs() if isinstance(statistics, RegressionStatistics) else None,
         network=_network(job, bundle.model.name),
         plan=plan,
+        began=began,
     )
 
 

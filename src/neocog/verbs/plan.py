@@ -14,6 +14,8 @@ from neocog.config import Recipe
 from neocog.errors import ConfigError
 from neocog.files import write_atomic
 from neocog.models import catalog
+from neocog.models.empty import without_memory
+from neocog.models.notation.grammar import parse, render
 from neocog.planning import How, Plan
 from neocog.planning import plan as make_plan
 from neocog.planning.text import span_text
@@ -33,6 +35,8 @@ _MOST = 1 << 16
 """Positions along an axis of a sample; more is a slip of the keyboard."""
 _LONGEST = 1 << 24
 """Positions of a signal."""
+_LONGEST_LINE = 72
+"""Characters of a network in a line, where it is a name."""
 
 
 def plan(
@@ -175,7 +179,7 @@ def _found(
         spec = run.bundle.input
         return _Found(
             network=run.bundle.network(model),
-            name=f"{run.manifest.config['model']} of {what}",
+            name=f"{_shown(run.manifest.config['model'])} of {what}",
             sample=sample or (spec.channels, *spec.size),
             recipe=recipe or run.recipe,
         )
@@ -187,7 +191,19 @@ def _found(
         )
     sample = sample or catalog.sample(name)
     network = _built(name, sample, outputs, recipe, device)
-    return _Found(network=network, name=name, sample=sample, recipe=recipe)
+    return _Found(network=network, name=_shown(name), sample=sample, recipe=recipe)
+
+
+def _shown(name: str) -> str:
+    """A network's name for people: a network in a line on one line, of a long one both ends.
+
+    >>> _shown("conv 32 3;\\n  relu;\\n  linear")
+    'conv 32 3; relu; linear'
+    """
+    if not catalog.is_line(name):
+        return name
+    line, half = render(parse(name)), _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]}…{line[1 - half :]}"
 
 
 def _is_run(what: str | Path) -> bool:
@@ -214,7 +230,7 @@ def _built(
 
     channels, size = sample[0], tuple(sample[1:])
     wide = (10 if max(size) <= 64 else 1000) if outputs is None else outputs
-    with torch.device(device):
+    with without_memory() if device == "meta" else torch.device(device):
         return catalog.build(
             name, channels=channels, size=size, outputs=wide, args=recipe.model_args
         )

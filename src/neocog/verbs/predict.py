@@ -19,7 +19,7 @@ def predict(path: Path, images: Sequence[str], *, device: str, model: str) -> li
     """One entry an image: `path`, `label`, `probability`, `top`; or `path`, `error`.
 
     A folder stands for the image files below it, in order of their names; an .npz or .npy for all
-    of its samples.
+    of its samples, or for the one that it is.
 
     Raises:
         RunError: no finished run.

@@ -119,7 +119,8 @@ def prepare(
     calibrate = getattr(network, "calibrate", None)
     if callable(calibrate):
         calibrate(_sample(data, spec))
-    begun = begin(network, recipe.transfer, origin, task.classes)
+    sample = (spec.channels, *spec.size)
+    begun = begin(network, recipe.transfer, origin, task.classes, sample)
     network = network.to(device)
     _probe(network, spec, task, device)
     job = Job(
@@ -133,6 +134,7 @@ def prepare(
         choice=choice,
         rates=begun.rates,
         still=begun.frozen.still,
+        carried=begun.carried is not None,
         ends=ends,
     )
     return Prepared(job=job, model=model, begun=begun)
@@ -155,7 +157,7 @@ def tune(prepared: Prepared, console: Console) -> Prepared:
     job = prepared.job
     short = features.suits(job)  # one layer, whose steps are over before anything is measured
     found = None if short else tuner.tune(job)
-    choice = job.choice if found is None else found.choice
+    choice = features.quick(job) if found is None else found.choice
     if found is not None and found.trials:
         how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
         when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"

@@ -29,7 +29,8 @@ from neocog.engine import checkpoint, features, loop
 from neocog.engine.job import Job, Outcome, length, plain
 from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
-from neocog.files import clear_leftovers, write_json
+from neocog.files import clear_leftovers, read_json, write_json
+from neocog.geometry import noun
 from neocog.lock import locked
 from neocog.models import catalog
 from neocog.records import Manifest, scores_to_dict
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "resume", "train"]
 
+STORY = "transfer.json"
+"""File in it: what came along, what is fresh, what is frozen."""
 START = "start"
 """Folder in a run: the bundle that it began with, where its weights came from elsewhere. What they
 came from may be gone when the run goes on."""
@@ -162,10 +165,14 @@ def train(
         with _claimed(out, job.recipe) as folder:
             if prepared.begun.carried:
                 _bundle(prepared, job.network.state_dict(), manifest).save(folder / START)
+                write_json(folder / START / STORY, _story(prepared, folder))
             write_json(folder / "manifest.json", dataclasses.asdict(manifest))
             announce(prepared, console)
+            short = _shortened(job, console)
             try:
-                return _finish(prepared, folder, manifest, console, signals, callbacks=callbacks)
+                return _finish(
+                    prepared, short, folder, manifest, console, signals, callbacks=callbacks
+                )
             except NeocogError:
                 # A metric that does not exist, a first step that blows up: there is nothing to
                 # resume, and the next try may want the same folder.
@@ -260,6 +267,7 @@ def resume(
             _ends(recipe, began - used),
             origin=transfer.origin(str(path / START)) if recipe.transfer.source else None,
         )
+        short = _shortened(prepared.job, console)
         found = checkpoint.load_latest(path / "checkpoints")
         before = {"data": manifest.data["fingerprint"], "classes": manifest.data["classes"]}
         before |= found.meta.get("world", {}) if found else {}
@@ -268,11 +276,13 @@ def resume(
         if found:
             for warning in found.warnings:
                 console.say(f"warning: {warning}; going on from the one before")
-            network = prepared.job.network.state_dict()
+            network = (short.job if short else prepared.job).network.state_dict()
             shapes = {name: (tuple(one.shape), one.dtype) for name, one in network.items()}
             weights.check(f"the weights of {found.path.name}", found.state.model, shapes)
         console.say(f"{path}: going on after step {found.state.step if found else 0}")
-        return _finish(prepared, path, manifest, console, signals, callbacks=callbacks, found=found)
+        return _finish(
+            prepared, short, path, manifest, console, signals, callbacks=callbacks, found=found
+        )
 
 
 def _clear_all(run: Path) -> None:
@@ -315,6 +325,7 @@ def _used(events: Sequence[Event]) -> float:
 
 def _finish(
     prepared: Prepared,
+    short: features.Short | None,
     folder: Path,
     manifest: Manifest,
     console: Console,
@@ -341,7 +352,6 @@ def _finish(
         )
     )
     built_in = engine_callbacks.from_recipe(recipe, folder)
-    short = _shortened(job, console)
     trained = short.job if short else job
     expected = forecast(trained)
     expected.say_before(console)
@@ -386,16 +396,29 @@ def _finish(
 def _shortened(job: Job, console: Console) -> features.Short | None:
     """The training of the last layer alone, where only that learns."""
     if not features.suits(job):
+        if job.recipe.transfer.freeze == "all" and features.obstacle(job):
+            console.say(f"note: features are not computed once, since {features.obstacle(job)}")
         return None
     began = time.monotonic()
     short = features.shortened(job, functools.partial(console.progress, "features"))
     console.done()
     if short:
         console.say(
-            f"features: {short.job.data.channels} numbers of each picture, computed once in "
-            f"{time.monotonic() - began:.1f} s; {short.path} learns from them"
+            f"features: {short.job.data.channels} numbers of each {noun(job.data.size)}, computed "
+            f"once in {time.monotonic() - began:.1f} s; {short.path} learns from them"
         )
     return short
+
+
+def _story(prepared: Prepared, run: Path) -> dict[str, Any] | None:
+    """What the network began with. Who goes on with a run finds it as it was told at first: there,
+    all weights come from what the run itself kept."""
+    kept = run / START / STORY
+    if kept.is_file():
+        story: dict[str, Any] = read_json(kept)
+        return story
+    job = prepared.job
+    return prepared.begun.summary(job.network, job.recipe.transfer.source)
 
 
 def _bundle(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifest) -> Bundle:
@@ -433,9 +456,9 @@ def _evaluate(
         "val": scores.get("val"),
         "test": scores.get("test"),
         "plan": expected.told(run.events),
-        "transfer": prepared.begun.summary(job.recipe.transfer.source),
+        "transfer": _story(prepared, run.path),
     }
-    page.write(run, job, found, summary["plan"])
+    page.write(run, job, found, summary["plan"], transfer.told(summary["transfer"]))
     write_json(run.path / "evaluation.json", summary)
     for part in parts:
         console.say(f"{part}: {headline(found[part][0])}")

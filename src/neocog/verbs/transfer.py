@@ -11,6 +11,7 @@ from neocog import weights
 from neocog.bundle import Bundle
 from neocog.errors import ConfigError
 from neocog.models import catalog, transfer
+from neocog.records import InputSpec
 from neocog.run import open_run
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     from neocog.config import Recipe, TransferRecipe
     from neocog.models.transfer import Carried, Frozen
-    from neocog.records import InputSpec, ModelSpec
+    from neocog.records import ModelSpec
 
-__all__ = ["DECAY", "Begun", "Origin", "begin", "follow", "origin"]
+__all__ = ["DECAY", "Begun", "Origin", "begin", "follow", "origin", "told"]
 
 DECAY = 0.5
 """Factor from the rate of a stage to that of the one before it, where the weights came along."""
@@ -56,39 +57,15 @@ class Begun:
     rates: Mapping[str, float]
     """Factor of each parameter's rate; empty: all learn at the same."""
 
-    def told(self, network: nn.Module, name: str) -> list[str]:
-        """For people; nothing where all begins anew and learns."""
-        found = []
-        if self.carried:
-            one = self.carried
-            words = [f"from {name}: {len(one.taken) + len(one.adapted)} tensors carried over"]
-            if one.classes:
-                words.append(f"classes known by name: {_listed(one.classes, 10)}")
-            found += ["; ".join(words), *one.adapted]
-            if one.fresh:
-                by_reason: dict[str, list[str]] = {}
-                for tensor, why in one.fresh.items():
-                    by_reason.setdefault(why, []).append(tensor)
-                parts = [f"{_listed(names)} ({why})" for why, names in by_reason.items()]
-                found.append(f"fresh: {_listed(parts)}")
-            if one.left:
-                found.append(f"not used: {_listed(one.left)}")
-        if self.frozen.parameters:
-            still = sum(network.get_parameter(one).numel() for one in self.frozen.parameters)
-            whole = sum(one.numel() for one in network.parameters())
-            found.append(
-                f"frozen: {', '.join(self.frozen.stages) or 'batch norms'}: {still:,} of "
-                f"{whole:,} parameters"
-            )
-        return found
-
-    def summary(self, name: str) -> dict[str, Any] | None:
-        """For `evaluation.json`; None where all begins anew and learns."""
+    def summary(self, network: nn.Module, name: str) -> dict[str, Any] | None:
+        """For `evaluation.json`; None where all begins anew and learns alike."""
         if self.carried is None and not self.frozen.parameters:
             return None
         one = self.carried
+        numbers = {key: value.numel() for key, value in network.named_parameters()}
         return {
             "source": name,
+            "fingerprint": one.fingerprint if one else "",
             "carried": list(one.taken) if one else [],
             "adapted": list(one.adapted) if one else [],
             "classes": list(one.classes) if one else [],
@@ -96,7 +73,45 @@ class Begun:
             "left": list(one.left) if one else [],
             "frozen_stages": list(self.frozen.stages),
             "frozen": list(self.frozen.parameters),
+            "frozen_numbers": sum(numbers[key] for key in self.frozen.parameters),
+            "rates": sorted(set(self.rates.values()), reverse=True),
         }
+
+
+def told(story: Mapping[str, Any] | None) -> list[str]:
+    """What a network began with, for people; nothing where all began anew and learnt alike.
+
+    Args:
+        story: of `Begun.summary`, also after a way through JSON.
+    """
+    if story is None:
+        return []
+    found = []
+    if story["source"]:
+        count = len(story["carried"]) + len(story["adapted"])
+        words = [f"from {story['source']}: {count} tensors carried over"]
+        if story["classes"]:
+            words.append(f"classes known by name: {_listed(story['classes'], 10)}")
+        found += ["; ".join(words), *story["adapted"]]
+    by_reason: dict[str, list[str]] = {}
+    for tensor, why in story["fresh"].items():
+        by_reason.setdefault(why, []).append(tensor)
+    if by_reason:
+        parts = [f"{_listed(names)} ({why})" for why, names in by_reason.items()]
+        found.append(f"fresh: {_listed(parts)}")
+    if story["left"]:
+        found.append(f"not used: {_listed(story['left'])}")
+    if story["rates"]:
+        factors = ", ".join(f"{one:g}" for one in story["rates"])
+        found.append(f"rates from the last stage on: × {factors}")
+    if story["frozen"]:
+        stages = ", ".join(story["frozen_stages"]) or "batch norms"
+        found.append(f"frozen: {stages}: {story['frozen_numbers']:,} parameters")
+        if not story["source"]:
+            found.append(
+                "warning: what is frozen may be as chance drew it: nothing was carried over"
+            )
+    return found
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
@@ -145,7 +160,18 @@ def _timm(source: str) -> Origin:
             "timm.list_models(pretrained=True) lists the names; offline, save them elsewhere as "
             "safetensors and give the file",
         ) from error
-    return Origin(name=source, tensors=network.state_dict())
+    return Origin(name=source, tensors=network.state_dict(), input=_published(network))
+
+
+def _published(network: Any) -> InputSpec | None:
+    """What timm says that a network was trained on; None where it does not."""
+    about = getattr(network, "pretrained_cfg", None) or {}
+    try:
+        channels, *size = (int(one) for one in about["input_size"])
+        mean, std = (tuple(float(one) for one in about[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return InputSpec(channels=channels, size=tuple(size), mean=mean, std=std)
 
 
 def follow(recipe: Recipe, found: Origin | None, told: Collection[str]) -> Recipe:
@@ -163,14 +189,18 @@ def follow(recipe: Recipe, found: Origin | None, told: Collection[str]) -> Recip
                 f"{found.name} does not say which network its weights are of",
                 "name it: --model resnet18 (`neocog models` lists them)",
             )
-        if found.model.name not in catalog.CATALOG:
+        if not catalog.is_own(found.model.name):
             raise ConfigError(
                 f"the network of {found.name} is {found.model.name}, which is not one of neocog's "
                 "own",
-                f"if you trust that code, say so: --model {found.model.name}",
+                f"if you trust that code, say so: --model {found.model.name}"
+                if catalog.is_foreign(found.model.name)
+                else "hand the module over: neocog.fit(module, data, recipe)",
             )
+        recipe = dataclasses.replace(recipe, model=found.model.name)
+    if found.model and found.model.name == recipe.model:
         args = {**found.model.args, **recipe.model_args}
-        recipe = dataclasses.replace(recipe, model=found.model.name, model_args=args)
+        recipe = dataclasses.replace(recipe, model_args=args)
     if found.input and recipe.data.size is None and "data.size" not in told:
         data = dataclasses.replace(recipe.data, size=found.input.size)
         recipe = dataclasses.replace(recipe, data=data)
@@ -178,7 +208,11 @@ def follow(recipe: Recipe, found: Origin | None, told: Collection[str]) -> Recip
 
 
 def begin(
-    network: nn.Module, recipe: TransferRecipe, found: Origin | None, classes: Sequence[str]
+    network: nn.Module,
+    recipe: TransferRecipe,
+    found: Origin | None,
+    classes: Sequence[str],
+    sample: Sequence[int],
 ) -> Begun:
     """Lay the carried weights into a network, and freeze what is to stay.
 
@@ -187,18 +221,27 @@ def begin(
         recipe: how much may change.
         found: the weights; None: its own.
         classes: names of its outputs.
+        sample: shape of its input without the batch.
 
     Raises:
         ConfigError: the weights are of another network, or there are fewer stages than asked for.
     """
-    carried = None
+    if found is None and recipe == type(recipe)():
+        return Begun(carried=None, frozen=transfer.freeze(network, 0), rates={})
+    carried, outputs = None, transfer.output_layers(network, sample)
     if found is not None:
         carried = transfer.carry(
-            network, found.tensors, source=found.name, before=found.classes, after=classes
+            network,
+            found.tensors,
+            source=found.name,
+            before=found.classes,
+            after=classes,
+            outputs=outputs,
         )
         network.load_state_dict(dict(carried.tensors))
-    frozen = transfer.freeze(network, recipe.freeze, norms=recipe.norms)
+    frozen = transfer.freeze(network, recipe.freeze, norms=recipe.norms, outputs=outputs)
     decay = recipe.decay
     if decay is None:
         decay = DECAY if found is not None else 1.0
-    return Begun(carried=carried, frozen=frozen, rates=transfer.rates(network, decay))
+    factors = transfer.rates(network, decay, outputs)
+    return Begun(carried=carried, frozen=frozen, rates=factors)

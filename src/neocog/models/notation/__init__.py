@@ -3,8 +3,9 @@
     conv 32 3; bn; relu; pool 2; (conv 64 3 pad=same; bn; relu)*2; gap; linear
 
 Layers follow one another, separated by `;`. A layer is a word and its values, which are given in
-order or by name. Numbers of channels and sides of kernels are said; whatever follows from the input
-is inferred, with one, two or three spatial axes alike. Parentheses group:
+order or by name; norms take eps, momentum and affine by name only. Numbers of channels and sides of
+kernels are said; whatever follows from the input is inferred, with one, two or three spatial axes
+alike. Parentheses group:
 
     ( … )*N              N times, each time with weights of its own
     res( … | shortcut )  adds its input, which goes through the shortcut where there is one

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from neocog.models.notation.grammar import Item, Line
     from neocog.models.notation.shapes import Atom, Shape
+    from neocog.models.notation.words import Bound
 
 __all__ = ["Sized", "Stage", "sizes"]
 
@@ -82,6 +83,7 @@ def sizes(line: Line, *, channels: int, size: tuple[int, ...], outputs: int) -> 
     """
     walk = _Walk(line.text, outputs)
     walk.count(line.items)
+    walk.bind(line.items)
     stages = walk.items(line.items, (channels, *size), (Fraction(1),) * len(size), last=True)
     walk.check_end(line, stages[-1].after)
     return Sized(stages=stages, parameters=walk.parameters)
@@ -94,6 +96,8 @@ class _Walk:
         self.text = text
         self.outputs = outputs
         self.parameters = 0
+        self.bound: dict[Place, Bound] = {}
+        """Values of the layers, by where they stand."""
 
     def count(self, items: Iterable[Item]) -> int:
         """Layers with all repetitions, before anything is repeated."""
@@ -112,6 +116,15 @@ class _Walk:
                     "--model package.module:factory",
                 )
         return found
+
+    def bind(self, items: Iterable[Item]) -> None:
+        """Words and their values, before any size: `linear; softmax` is about softmax."""
+        for item in items:
+            if isinstance(item, Layer):
+                self.bound[item.place] = bind(self.text, item)
+            else:
+                for branch in item.branches:
+                    self.bind(branch)
 
     def items(
         self, items: Sequence[Item], shape: Shape, strides: Strides, *, last: bool
@@ -142,7 +155,7 @@ class _Walk:
     def _layer(
         self, layer: Layer, names: _Names, shape: Shape, strides: Strides, *, last: bool
     ) -> list[Stage]:
-        bound = bind(self.text, layer)
+        bound = self.bound[layer.place]
         if layer.word.text == "linear" and bound.values["out"] is None:
             if not last:
                 raise wrong(

@@ -13,6 +13,7 @@ from neocog.models.notation.grammar import cut, wrong
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from neocog.errors import ConfigError
     from neocog.models.notation.grammar import Layer, Place, Value
 
 __all__ = ["ACTIVATIONS", "WORDS", "Bound", "Padding", "Parameter", "Setting", "Word", "bind"]
@@ -47,6 +48,8 @@ class Parameter:
     """Its value when nobody sets it; None: another rule decides."""
     needed: bool = False
     """Whether it must be set."""
+    named: bool = False
+    """Whether it is set by its name only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,27 +129,15 @@ def bind(text: str, layer: Layer) -> Bound:
     values: dict[str, Setting] = {name: one.default for name, one in known.items()}
     places: dict[str, Place] = {}
     usage = word.usage(layer.word.text)
-    free = iter(word.parameters)
+    free = iter([parameter for parameter in word.parameters if not parameter.named])
     for value in layer.values:
         flag = known.get(value.text)
         if flag is not None and flag.kind == "yes|no":
             values[flag.name], places[flag.name] = True, value.place
             continue
-        if layer.named and value.place.start > layer.named[0][0].place.start:
-            raise wrong(
-                text,
-                value.place,
-                f"{cut(value.text)!r} stands behind a named value, and which one is meant is open",
-                "values without a name come first, or write NAME=",
-            )
         parameter = next(free, None)
-        if parameter is None:
-            raise wrong(
-                text,
-                value.place,
-                f"{layer.word.text} takes {_number(len(known))}, and this is one more",
-                f"layers are separated by ;, and it is written {usage}",
-            )
+        if parameter is None or not _is_next(layer, parameter, value):
+            raise _out_of_place(text, layer, word, parameter, value)
         values[parameter.name] = _read(text, parameter, value, usage)
         places[parameter.name] = value.place
     for name, value in layer.named:
@@ -170,6 +161,46 @@ def bind(text: str, layer: Layer) -> Bound:
                 f"it is written {usage}",
             )
     return Bound(values=values, places=places)
+
+
+def _is_next(layer: Layer, parameter: Parameter, value: Value) -> bool:
+    """Whether a value without a name stands before named ones and is no forgotten layer: `tanh` is
+    a value of gelu and a layer elsewhere."""
+    if layer.named and value.place.start > layer.named[0][0].place.start:
+        return False
+    lower = value.text.lower()
+    return lower not in WORDS or lower in parameter.kind.split("|")
+
+
+def _out_of_place(
+    text: str, layer: Layer, word: Word, parameter: Parameter | None, value: Value
+) -> ConfigError:
+    """An error about a value without a name that cannot stand where it does.
+
+    Args:
+        text: the line.
+        layer: that it stands in.
+        word: what the layer is.
+        parameter: that it would be a value of; None: it is one too many.
+        value: as written.
+    """
+    name, found = layer.word.text, cut(value.text)
+    by_name = any(one.named for one in word.parameters)
+    if value.text.lower() in WORDS:
+        message = f"{found} is a layer, and here it stands among the values of {name}"
+        hint = f"a ; is missing before {found}"
+    elif parameter is not None:
+        message = f"{found!r} stands behind a named value, and which one is meant is open"
+        hint = "values without a name come first, or write NAME="
+    elif by_name:
+        before = [one.text for one in layer.values if one.place.start < value.place.start]
+        written = " ".join([name, *before])
+        message = f"{name} knows its channels; what else it takes is set by name"
+        hint = f"write {written}, or {written} eps=1e-3"
+    else:
+        message = f"{name} takes {_number(len(word.parameters))}, and this is one more"
+        hint = f"layers are separated by ;, and it is written {word.usage(name)}"
+    return wrong(text, value.place, message, hint)
 
 
 def _read(text: str, parameter: Parameter, value: Value, usage: str) -> Setting:
@@ -316,8 +347,8 @@ _GROUPS = Parameter("groups", "groups", 1)
 _BIAS = Parameter("bias", "yes|no", True)
 _CEIL = Parameter("ceil", "yes|no", False)
 _POOL_STRIDE = Parameter("stride", "sides")
-_EPS = Parameter("eps", "positive", 1e-5)
-_AFFINE = Parameter("affine", "yes|no", True)
+_EPS = Parameter("eps", "positive", 1e-5, named=True)
+_AFFINE = Parameter("affine", "yes|no", True, named=True)
 _MAXPOOL = (_KERNEL, _POOL_STRIDE, _PAD, _DILATION, _CEIL)
 
 
@@ -394,10 +425,10 @@ WORDS: dict[str, Word] = {
     "dropout2d": Word(
         "in training, a share p of the channels is 0", (Parameter("p", "share", 0.5),)
     ),
-    "bn": Word("batch norm", (_EPS, Parameter("momentum", "share", 0.1), _AFFINE)),
+    "bn": Word("batch norm", (_EPS, Parameter("momentum", "share", 0.1, named=True), _AFFINE)),
     "gn": Word("group norm", (Parameter("groups", "count", needed=True), _EPS, _AFFINE)),
     "ln": Word("layer norm over all channels and places of a sample", (_EPS, _AFFINE)),
-    "in": Word("instance norm", (_EPS, Parameter("affine", "yes|no", False))),
+    "in": Word("instance norm", (_EPS, Parameter("affine", "yes|no", False, named=True))),
     "lrn": Word(
         "local response norm across SIZE channels",
         (
