@@ -6,8 +6,8 @@ A network learns five classes with all their pictures. The other five are then l
 and 500 pictures each, in three ways: from scratch, with `--from` (all of it learns, the deeper the
 slower), and with `--from --freeze all` (the last layer alone, on features that are computed once).
 Nothing is held back, and the bundles are scored afterwards on 1,000 other pictures of each class;
-seconds are those of training, features and saving included. Every way gets the settings that
-`neocog train` gives it by itself.
+seconds are those of training (features included), and of the whole run with tuning, saving and the
+report. Every way gets the settings that `neocog train` gives it by itself.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def main() -> None:
         home = Path(work)
         first = options.first or _first(options, home, names[:half])
         print(f"\nLearnt first: {', '.join(names[:half])}; {options.model}.\n")
-        print("| pictures a class | way | accuracy (95 % interval) | seconds |")
-        print("| ---: | --- | --- | ---: |", flush=True)
+        print("| pictures a class | way | accuracy (95 % interval) | training, s | whole run, s |")
+        print("| ---: | --- | --- | ---: | ---: |", flush=True)
         for count in COUNTS:
             data = _few(options.source, home / f"few{count}", names[half:], count)
             for way, settings in WAYS:
@@ -92,7 +92,7 @@ def _row(
     first: Path,
 ) -> None:
     """One line of the table: every seed with its interval, the middle time."""
-    found, times = [], []
+    found, times, training = [], [], []
     for seed in range(options.seeds):
         asked = {**settings, **({"source": str(first)} if "source" in settings else {})}
         values = {"model": options.model, "seed": seed, "transfer": asked}
@@ -101,12 +101,11 @@ def _row(
         out = home / f"run-{count}-{way}-{seed}".replace(" ", "-").replace(",", "")
         run = neocog.fit(None, opened, from_dict(Recipe, values), out=out, quiet=True)
         times.append(time.monotonic() - began)
+        training.append(run.summary["seconds"] + (run.summary["features_seconds"] or 0.0))
         score = run.evaluate(str(data / "held"))["all"].metrics["accuracy"]
         found.append(f"{score.value:.1%} ({score.low:.1%} to {score.high:.1%})")
-    print(
-        f"| {count} | {way} | {', '.join(found)} | {sorted(times)[len(times) // 2]:.1f} |",
-        flush=True,
-    )
+    middle = [f"{sorted(one)[len(one) // 2]:.1f}" for one in (training, times)]
+    print(f"| {count} | {way} | {', '.join(found)} | {' | '.join(middle)} |", flush=True)
 
 
 if __name__ == "__main__":

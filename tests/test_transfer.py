@@ -22,7 +22,7 @@ from neocog.cli import main
 from neocog.config import AugmentRecipe, OptimRecipe, Recipe
 from neocog.engine import features, loop, optim
 from neocog.errors import ConfigError, RunError
-from neocog.layers import output_layer
+from neocog.layers import Normalize, output_layer
 from neocog.models import catalog, transfer
 from neocog.records import FeatureInfo
 from neocog.settings import from_dict
@@ -422,7 +422,8 @@ def test_a_foreign_network_of_a_run_is_not_built_unasked(halves: Path, tmp_path:
 def quick(source: Path, **more: Any) -> Recipe:
     engine = {"epochs": 3, "precision": "fp32", "layout": "contiguous", "batch": 64}
     transfer = {"source": str(source), "freeze": "all", "decay": 1.0}
-    return from_dict(Recipe, {"engine": engine, "transfer": transfer} | more)
+    optim = {"lr": 0.002}
+    return from_dict(Recipe, {"engine": engine, "transfer": transfer, "optim": optim} | more)
 
 
 def test_features_computed_once_teach_what_the_whole_network_teaches(
@@ -531,3 +532,30 @@ def test_the_arguments_of_the_run_come_along_with_its_name(halves: Path, tmp_pat
     run = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "run", quiet=True)
     assert run.bundle.model.args["width"] == 8
     assert run.recipe.model_args["init"] == "he"
+
+
+def test_the_rate_of_the_last_layer_fits_its_features(halves: Path, tmp_path: Path) -> None:
+    """Half a unit of an answer for a step at the peak, whatever the size of the features."""
+    recipe = quick(halves / "low", optim={})
+    run = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "run", quiet=True)
+    start = Bundle.load(tmp_path / "run" / "start")
+    data = run.data()
+    seen: list[Tensor] = []
+    net = start.network()
+    layer = net.get_submodule("head.linear")
+    layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images = data.images.gather(data.splits["train"], data.size)
+    with torch.no_grad():
+        net(Normalize(start.input.mean, start.input.std)(images))
+    wanted = 0.5 / float(seen[0].abs().sum(1).mean())
+    rates = [one.values["lr"] for one in run.events if one.kind == "step"]
+    assert max(rates) == pytest.approx(wanted, rel=0.02)
+
+
+def test_speednet_ends_with_its_last_layer() -> None:
+    net = catalog.build("speednet", channels=3, size=(32, 32), outputs=5, args={"width": 16}).eval()
+    given: list[Tensor] = []
+    net.fc.register_forward_pre_hook(lambda _, one: given.append(one[0]))
+    with torch.no_grad():
+        answer = net(torch.randn(2, 3, 32, 32))
+    assert torch.equal(net.fc(given[0]), answer)

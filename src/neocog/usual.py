@@ -28,6 +28,9 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 """Name of the network → sections of the recipe."""
 
+_WHOLE = ("augment", "optim", "schedule")
+"""Sections that are about the training of the whole network, not of its last layer alone."""
+
 
 def usual(model: Any) -> dict[str, Any]:
     """The settings that belong to a network; empty for most.
@@ -69,8 +72,8 @@ def under(recipe: Recipe, model: str, told: Collection[str] = (), kind: str = "c
             continue
         if name == "loss" and kind == "numbers":
             continue
-        if name == "augment" and recipe.transfer.freeze == "all":
-            continue  # what the frozen part answers is computed once only
+        if name in _WHOLE and recipe.transfer.freeze == "all":
+            continue
         changes = {key: value for key, value in settings.items() if open_(key)}
         sections[name] = dataclasses.replace(section, **changes)
     return dataclasses.replace(recipe, **sections)

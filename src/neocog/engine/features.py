@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,15 +22,22 @@ from neocog.data.batches import eval_batches
 from neocog.data.images import Images
 from neocog.engine.evaluate import EVAL_BATCH, evaluating
 from neocog.engine.job import plain
+from neocog.engine.optim import RATES
 from neocog.layers import Fit, Normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neocog.config import Recipe
     from neocog.engine.job import Choice, Job, Outcome
 
 __all__ = ["MOST", "Short", "obstacle", "quick", "shortened", "suits"]
 
+STEP = 0.5
+"""What a step at the peak rate may change of an answer. On the features of five classes of CIFAR-10
+under 20 to 500 pictures of five others, 0.1 to 3 all end within two points of the best."""
+LOWEST, HIGHEST = 1e-5, 1.0
+"""Ends of the rates that come out of it."""
 MOST = 2 << 30
 """Bytes that the features of all pictures may take."""
 _CHANGES = (
@@ -49,6 +57,8 @@ class Short:
     """Of the whole network."""
     path: str
     """Of the output layer in the network."""
+    seconds: float
+    """What computing the features took."""
 
     def joined(self, outcome: Outcome) -> Outcome:
         """The outcome with the weights of the whole network, which learns the layer."""
@@ -107,6 +117,7 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
         job: one that `suits`.
         tell: told how many pictures of how many are done.
     """
+    began = time.monotonic()
     path = _layer(job)
     layer = job.network.get_submodule(path)
     if not isinstance(layer, nn.Linear):
@@ -126,6 +137,7 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
     )
     short = dataclasses.replace(
         job,
+        recipe=_paced(job.recipe, found[job.data.splits["train"]]),
         network=nn.Sequential(parts),
         data=data,
         input=spec,
@@ -140,7 +152,20 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
         rates={},
         still=(),
     )
-    return Short(job=short, whole=job, path=path)
+    return Short(job=short, whole=job, path=path, seconds=time.monotonic() - began)
+
+
+def _paced(recipe: Recipe, features: Tensor) -> Recipe:
+    """With a rate that fits the features, where none was told: Adam moves every weight by about the
+    rate, and so an answer by the rate times the sum of a picture's features."""
+    optim = recipe.optim
+    if optim.lr is not None or optim.name not in ("adam", "adamw"):
+        return recipe
+    size = float(features.abs().sum(1).mean())
+    rate = min(max(STEP / size, LOWEST), HIGHEST) if size > 0 else RATES[optim.name]
+    # Three digits: the last bits of a sum must not decide what a run does.
+    rate = float(f"{rate:.3g}")
+    return dataclasses.replace(recipe, optim=dataclasses.replace(optim, lr=rate))
 
 
 @torch.no_grad()

@@ -124,7 +124,8 @@ class SpeedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → B×outputs."""
         x = self.pool(self.forward_features(x)[-1])
-        answer: Tensor = self.fc(x.flatten(1)) * self.scale
+        # Scaled on the way in, which is the same: so the last layer is what gives the answer.
+        answer: Tensor = self.fc(x.flatten(1) * self.scale)
         return answer
 
 

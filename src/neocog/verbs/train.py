@@ -376,7 +376,7 @@ def _finish(
         foreign = "" if catalog.is_own(prepared.model.name) else job.network
         run = Run(folder, model=foreign)
         expected.say_after(run.events, console)
-        _evaluate(run, prepared, outcome, expected, console)
+        _evaluate(run, prepared, short, outcome, expected, console)
     except KeyboardInterrupt:
         console.done()
         console.say(f"to go on: neocog resume {folder}")
@@ -399,13 +399,13 @@ def _shortened(job: Job, console: Console) -> features.Short | None:
         if job.recipe.transfer.freeze == "all" and features.obstacle(job):
             console.say(f"note: features are not computed once, since {features.obstacle(job)}")
         return None
-    began = time.monotonic()
     short = features.shortened(job, functools.partial(console.progress, "features"))
     console.done()
     if short:
         console.say(
             f"features: {short.job.data.channels} numbers of each {noun(job.data.size)}, computed "
-            f"once in {time.monotonic() - began:.1f} s; {short.path} learns from them"
+            f"once in {short.seconds:.1f} s; {short.path} learns from them"
+            + (f" at a rate of {lr:g}" if (lr := short.job.recipe.optim.lr) is not None else "")
         )
     return short
 
@@ -435,7 +435,12 @@ def _bundle(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifes
 
 
 def _evaluate(
-    run: Run, prepared: Prepared, outcome: Outcome, expected: Forecast, console: Console
+    run: Run,
+    prepared: Prepared,
+    short: features.Short | None,
+    outcome: Outcome,
+    expected: Forecast,
+    console: Console,
 ) -> None:
     """Score the bundle as saved, write `evaluation.json` and `report.html`."""
     job = prepared.job
@@ -457,6 +462,7 @@ def _evaluate(
         "test": scores.get("test"),
         "plan": expected.told(run.events),
         "transfer": _story(prepared, run.path),
+        "features_seconds": round(short.seconds, 3) if short else None,
     }
     page.write(run, job, found, summary["plan"], transfer.told(summary["transfer"]))
     write_json(run.path / "evaluation.json", summary)
