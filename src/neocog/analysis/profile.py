@@ -122,11 +122,11 @@ class Estimate:
 REPLAYED = (0.8, 1.5)
 """Factors from an estimate by replay to the ends of its range. On a quiet machine all 30 pairs of
 `benchmarks/plans.py` took 0.85 to 1.28 times the estimate in one round and 28 of 30 took 0.8 to 1.5
-times in another; where others kept a quarter of a core of two busy, 27 of 30 did. A step is disturbed
-more often than a single operation, so the range reaches further up."""
+times in another; where others kept a quarter of a core of two busy, 27 of 30 did. A step is
+disturbed more often than a single operation, so the range reaches further up."""
 PROFILED = (0.44, 2.3)
-"""The same where the profile stands in: in three rounds 29, 29 and 30 of 30 lay inside. The range is
-wide because the rate of a kind of operation differs from network to network by as much."""
+"""The same where the profile stands in: in three rounds 29, 29 and 30 of 30 lay inside. The range
+is wide because the rate of a kind of operation differs from network to network by as much."""
 
 
 def estimate(
