@@ -22,6 +22,7 @@ import neocog
 from neocog.argv import PLACES, recipe_of
 from neocog.bundle import Bundle
 from neocog.cli import main
+from neocog.config import Recipe
 from neocog.errors import ConfigError, RunError
 from neocog.models import catalog
 from neocog.models.notation.build import line_net
@@ -29,6 +30,7 @@ from neocog.models.notation.grammar import parse, render
 from neocog.models.notation.sizes import sizes
 from neocog.models.notation.words import ACTIVATIONS, WORDS
 from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
+from neocog.settings import from_dict
 from neocog.verbs.models import words
 
 if TYPE_CHECKING:
@@ -899,3 +901,13 @@ def test_a_bundle_of_a_line_loads_anywhere_and_a_wrong_one_is_refused(tmp_path: 
         with pytest.raises(RunError, match=says):
             Bundle.load(tmp_path)
         assert time.process_time() - began < 2
+
+
+def test_a_report_shows_the_line_in_its_place(tmp_path: Path) -> None:
+    """Not as the page's title, and without the breaks of the shell."""
+    line = "conv 8 3 pad=same; relu;\n   pool 2; gap; linear"
+    recipe = from_dict(Recipe, {"model": line, "engine": {"epochs": 1}})
+    run = neocog.fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "<bdi>A network in a line on digits</bdi>" in page
+    assert "conv 8 3 pad=same; relu; pool 2; gap; linear" in page

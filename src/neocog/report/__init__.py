@@ -109,7 +109,7 @@ def build(run: Finished) -> html.Page:
     maker = f"neocog {version}".strip()
     return html.Page(
         kind="training report",
-        title=f"{run.model} on {source}",
+        title=f"{'A network in a line' if run.line else run.model} on {source}",
         subtitle=head.subtitle(run),
         headline=head.headline(run),
         facts=head.facts(run),

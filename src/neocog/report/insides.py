@@ -31,6 +31,8 @@ def network(run: Finished) -> html.Section | None:
     if field:
         unit = "pixels" if run.noun == "picture" else "values"
         lead += f" Its receptive field is {'×'.join(str(size) for size in field)} {unit}."
+    if run.line:
+        lead += f" It is written “{run.line}”."
     drawing = html.Figure(
         svg=network_drawing(made.layers, (1, *made.input)),
         alt=f"The network as a drawing of its layers from the input down: {lead}",

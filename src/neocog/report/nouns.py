@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neocog.geometry import noun
+from neocog.models import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +98,16 @@ class Finished:
 
     @property
     def model(self) -> str:
-        """The network's name."""
+        """The network's name; one that is written in a line has none."""
+        return "in a line" if self.line else self._name
+
+    @property
+    def line(self) -> str:
+        """The line that a network is written in; empty for others."""
+        return " ".join(self._name.split()) if catalog.is_line(self._name) else ""
+
+    @property
+    def _name(self) -> str:
         return str((self.manifest.get("model") or {}).get("name", "a network"))
 
     def called(self, name: str) -> str:
