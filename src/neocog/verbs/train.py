@@ -1,64 +1,52 @@
-"""Train, resume and everything that ends a run. Floor 5, room verbs.
+"""Begin a training or go on with one. Floor 5, room verbs.
 
-The flow: recipe → data → resolved recipe → run folder with its manifest → engine → bundle →
-evaluation of the bundle as saved → report.
+The flow: recipe → data → resolved recipe → run folder with its manifest; `finish` does the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import os
 import re
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from neocog import machine, recipes, tasks, weights
-from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.engine import callbacks as engine_callbacks
-from neocog.engine import checkpoint, features, loop
-from neocog.engine.job import Job, Outcome, length, plain
+from neocog.engine import checkpoint
+from neocog.engine.job import plain
 from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
-from neocog.files import clear_leftovers, read_json, write_json
-from neocog.geometry import noun
+from neocog.files import clear_leftovers, write_json
 from neocog.lock import locked
 from neocog.models import catalog
-from neocog.records import Manifest, scores_to_dict
-from neocog.run import EventLog, Run, headline, open_run
+from neocog.records import Manifest
+from neocog.run import Run, open_run
 from neocog.settings import to_dict
-from neocog.verbs import page, transfer, world
+from neocog.verbs import transfer, world
 from neocog.verbs.announce import announce
 from neocog.verbs.choose import choose
-from neocog.verbs.console import Console, Expected
-from neocog.verbs.forecast import Forecast, forecast
+from neocog.verbs.console import Console
+from neocog.verbs.finish import START, STORY, bundle_of, finish, shortened, story
 from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from torch import Tensor
+    from collections.abc import Collection, Iterator, Sequence
 
     from neocog.data.dataset import Dataset
     from neocog.engine.callbacks import Callback
     from neocog.records import Event
 
 __all__ = ["fit", "resume", "train"]
-
-STORY = "transfer.json"
-"""File in it: what came along, what is fresh, what is frozen."""
-START = "start"
-"""Folder in a run: the bundle that it began with, where its weights came from elsewhere. What they
-came from may be gone when the run goes on."""
 
 
 def fit(
@@ -164,13 +152,13 @@ def train(
         manifest = _manifest(job.recipe, job.data, job.device, argv)
         with _claimed(out, job.recipe) as folder:
             if prepared.begun.carried:
-                _bundle(prepared, job.network.state_dict(), manifest).save(folder / START)
-                write_json(folder / START / STORY, _story(prepared, folder))
+                bundle_of(prepared, job.network.state_dict(), manifest).save(folder / START)
+                write_json(folder / START / STORY, story(prepared, folder))
             write_json(folder / "manifest.json", dataclasses.asdict(manifest))
             announce(prepared, console)
-            short = _shortened(job, console)
+            short = shortened(job, console)
             try:
-                return _finish(
+                return finish(
                     prepared, short, folder, manifest, console, signals, callbacks=callbacks
                 )
             except NeocogError:
@@ -267,7 +255,7 @@ def resume(
             _ends(recipe, began - used),
             origin=transfer.origin(str(path / START)) if recipe.transfer.source else None,
         )
-        short = _shortened(prepared.job, console)
+        short = shortened(prepared.job, console)
         found = checkpoint.load_latest(path / "checkpoints")
         before = {"data": manifest.data["fingerprint"], "classes": manifest.data["classes"]}
         before |= found.meta.get("world", {}) if found else {}
@@ -280,7 +268,7 @@ def resume(
             shapes = {name: (tuple(one.shape), one.dtype) for name, one in network.items()}
             weights.check(f"the weights of {found.path.name}", found.state.model, shapes)
         console.say(f"{path}: going on after step {found.state.step if found else 0}")
-        return _finish(
+        return finish(
             prepared, short, path, manifest, console, signals, callbacks=callbacks, found=found
         )
 
@@ -321,156 +309,6 @@ def _used(events: Sequence[Event]) -> float:
             used: float = event.values["used"] + events[-1].time - event.time
             return used
     return 0.0
-
-
-def _finish(
-    prepared: Prepared,
-    short: features.Short | None,
-    folder: Path,
-    manifest: Manifest,
-    console: Console,
-    signals: Signals,
-    *,
-    callbacks: Sequence[Callback] = (),
-    found: checkpoint.Loaded | None = None,
-) -> Run:
-    """Train from a checkpoint or from nothing, save the bundle, evaluate it as saved, write the
-    report.
-
-    Raises:
-        RunError: something could not be written; what could be is there.
-    """
-    job, recipe = prepared.job, prepared.job.recipe
-    size = length(recipe, len(job.data.splits["train"]))
-    log = EventLog(folder / "events.jsonl", keep=found.meta["events"] if found else 0)
-    console.expect(
-        Expected(
-            steps=size.steps,
-            epochs=recipe.engine.epochs or 0,
-            first=found.state.step if found else 0,
-            ends=job.ends or 0.0,
-        )
-    )
-    built_in = engine_callbacks.from_recipe(recipe, folder)
-    trained = short.job if short else job
-    expected = forecast(trained)
-    expected.say_before(console)
-    try:
-        with expected.watching():
-            outcome = loop.train(
-                trained,
-                folder=folder / "checkpoints",
-                callbacks=[*built_in, *callbacks],
-                listeners=[log, console],
-                resume=found.state if found else None,
-                history=Run(folder).events,
-                world=world.describe(job, callbacks),
-                signals=signals,
-            )
-        log.close()
-        console.done()
-        if short:
-            outcome = short.joined(outcome)
-        _bundle(prepared, outcome.weights, manifest).save(folder / "bundle")
-        # A network from outside the catalogue is at hand here, and only here.
-        foreign = "" if catalog.is_own(prepared.model.name) else job.network
-        run = Run(folder, model=foreign)
-        expected.say_after(run.events, console)
-        _evaluate(run, prepared, short, outcome, expected, console)
-    except KeyboardInterrupt:
-        console.done()
-        console.say(f"to go on: neocog resume {folder}")
-        raise
-    finally:
-        log.close()
-        console.done()
-    if outcome.unsaved:
-        raise RunError(
-            f"{folder} is trained and evaluated, but no checkpoint of it could be written: "
-            f"{outcome.unsaved}",
-            "its bundle is there and can be used; a crash would have lost all",
-        )
-    return run
-
-
-def _shortened(job: Job, console: Console) -> features.Short | None:
-    """The training of the last layer alone, where only that learns."""
-    if not features.suits(job):
-        if job.recipe.transfer.freeze == "all" and features.obstacle(job):
-            console.say(f"note: features are not computed once, since {features.obstacle(job)}")
-        return None
-    short = features.shortened(job, functools.partial(console.progress, "features"))
-    console.done()
-    if short:
-        console.say(
-            f"features: {short.job.data.channels} numbers of each {noun(job.data.size)}, computed "
-            f"once in {short.seconds:.1f} s; {short.path} learns from them"
-            + (f" at a rate of {lr:g}" if (lr := short.job.recipe.optim.lr) is not None else "")
-        )
-    return short
-
-
-def _story(prepared: Prepared, run: Path) -> dict[str, Any] | None:
-    """What the network began with. Who goes on with a run finds it as it was told at first: there,
-    all weights come from what the run itself kept."""
-    kept = run / START / STORY
-    if kept.is_file():
-        story: dict[str, Any] = read_json(kept)
-        return story
-    job = prepared.job
-    return prepared.begun.summary(job.network, job.recipe.transfer.source)
-
-
-def _bundle(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifest) -> Bundle:
-    """The network of a run with weights."""
-    job = prepared.job
-    return Bundle(
-        model=prepared.model,
-        weights={name: one.detach().cpu().contiguous() for name, one in tensors.items()},
-        input=job.input,
-        task=job.task.spec,
-        classes=job.task.classes,
-        manifest=manifest,
-    )
-
-
-def _evaluate(
-    run: Run,
-    prepared: Prepared,
-    short: features.Short | None,
-    outcome: Outcome,
-    expected: Forecast,
-    console: Console,
-) -> None:
-    """Score the bundle as saved, write `evaluation.json` and `report.html`."""
-    job = prepared.job
-    epochs = [event.values for event in run.events if event.kind == "epoch"]
-    seconds = sum(values["seconds"] for values in epochs)
-    images = sum(values["seconds"] * values["images_per_second"] for values in epochs)
-    parts = [part for part in ("val", "test") if part in job.data.splits]
-    found = {part: run.score(job.data, part, job.device) for part in parts}
-    scores: dict[str, Any] = {part: scores_to_dict(found[part][0]) for part in parts}
-    summary = {
-        "epochs": outcome.epochs,
-        "steps": outcome.steps,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
-        "reason": outcome.reason,
-        "engine": dataclasses.asdict(job.choice),
-        "data": dataclasses.asdict(job.data.counts["all"]),
-        "val": scores.get("val"),
-        "test": scores.get("test"),
-        "plan": expected.told(run.events),
-        "transfer": _story(prepared, run.path),
-        "features_seconds": round(short.seconds, 3) if short else None,
-    }
-    page.write(run, job, found, summary["plan"], transfer.told(summary["transfer"]))
-    write_json(run.path / "evaluation.json", summary)
-    for part in parts:
-        console.say(f"{part}: {headline(found[part][0])}")
-    if not parts:
-        console.say("nothing was held back, so there is no score: use --val or --test")
-    console.say(f"report: {run.path / 'report.html'}")
 
 
 def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequence[str]) -> Manifest:
