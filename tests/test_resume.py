@@ -138,3 +138,20 @@ def test_events_that_are_missing_are_noticed(killed: Path) -> None:
     path.write_bytes(b"".join(lines[:3]))
     with pytest.raises(RunError, match=r"holds 3 events, its checkpoint counts \d+"):
         resume(killed, console=Said())
+
+
+def test_a_checkpoint_that_outlived_its_time_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    """A kill between the last save and the pruning of those before it leaves three."""
+    from neocog.config import Recipe
+    from neocog.settings import from_dict
+
+    recipe = from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 3, "precision": "fp32"}})
+    run = fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
+    folder = tmp_path / "run" / "checkpoints"
+    kept = sorted(one.name for one in folder.iterdir())
+    oldest = next(one for one in sorted(folder.iterdir()) if one.name.startswith("step-"))
+    (folder / "step-00000001.safetensors").write_bytes(oldest.read_bytes())
+    for name in ("evaluation.json", "report.html"):
+        (run.path / name).unlink()
+    resume(run.path)
+    assert sorted(one.name for one in folder.iterdir()) == kept

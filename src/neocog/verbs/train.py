@@ -257,6 +257,9 @@ def resume(
         )
         short = shortened(prepared.job, console)
         found = checkpoint.load_latest(path / "checkpoints")
+        if found and not found.warnings:
+            # A kill may have come between the last save and the end of those before it.
+            checkpoint.prune(path / "checkpoints")
         before = {"data": manifest.data["fingerprint"], "classes": manifest.data["classes"]}
         before |= found.meta.get("world", {}) if found else {}
         now = world.describe(prepared.job, callbacks)
