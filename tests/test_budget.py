@@ -155,37 +155,37 @@ def test_what_the_user_says_about_waiting_stays(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 def test_memory_is_kept_inside_and_given_back_outside() -> None:
-    """Page faults of twenty maps of 64 MB: a process of its own, where nothing else allocates."""
+    """Page faults of maps of 64 MB: a process of its own, where nothing else allocates.
+
+    What glibc does with a large free block after that depends on where it lies, so only the first
+    map after the block counts: the system must bring in each of its pages anew.
+    """
     script = """
 import resource, torch
 from neocog.host import memory_kept
 
-def faults():
+def faults(maps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(maps):
         torch.ones(1 << 24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults()
-plain = faults()
+faults(20)
+plain = faults(20)
 with memory_kept():
-    faults()
-    kept = faults()
-print(plain, kept, faults())
+    faults(20)
+    kept = faults(20)
+print(plain, kept, faults(1))
 """
     if not hasattr(ctypes.CDLL(None), "mallopt"):
         pytest.skip("another C library")
-    # What glibc does with a large free block depends on where it lies: one process in ten keeps it.
-    for _ in range(3):
-        found = subprocess.run(
-            [sys.executable, "-c", script],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
-        )
-        plain, kept, after = (int(one) for one in found.stdout.split())
-        assert kept < plain / 10
-        if after > plain / 2:
-            return
-    pytest.fail(f"{after} page faults after the block, {plain} before it")
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
+    )
+    plain, kept, after = (int(one) for one in found.stdout.split())
+    assert kept < plain / 10
+    assert after > 0.9 * plain / 20

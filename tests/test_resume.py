@@ -142,9 +142,6 @@ def test_events_that_are_missing_are_noticed(killed: Path) -> None:
 
 def test_a_checkpoint_that_outlived_its_time_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     """A kill between the last save and the pruning of those before it leaves three."""
-    from neocog.config import Recipe
-    from neocog.settings import from_dict
-
     recipe = from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 3, "precision": "fp32"}})
     run = fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
     folder = tmp_path / "run" / "checkpoints"

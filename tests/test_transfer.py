@@ -559,3 +559,22 @@ def test_speednet_ends_with_its_last_layer() -> None:
     with torch.no_grad():
         answer = net(torch.randn(2, 3, 32, 32))
     assert torch.equal(net.fc(given[0]), answer)
+
+
+def test_the_story_of_an_attempt_that_was_given_up_is_not_told_again(
+    halves: Path, tmp_path: Path
+) -> None:
+    """Killed before its manifest: what lies there is of no run."""
+    start = tmp_path / "run" / "start"
+    start.mkdir(parents=True)
+    (start / "transfer.json").write_text('{"source": "somewhere else"}')
+    recipe = from_dict(
+        Recipe, {"transfer": {"source": str(halves / "low")}, "engine": {"epochs": 1}}
+    )
+    run = neocog.fit(None, halves / "high.npz", recipe, out=tmp_path / "run", quiet=True)
+    assert run.summary["transfer"]["source"] == str(halves / "low")
+    (tmp_path / "plain" / "start").mkdir(parents=True)
+    (tmp_path / "plain" / "start" / "transfer.json").write_text('{"source": "somewhere else"}')
+    plain = from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 1}})
+    run = neocog.fit(None, halves / "high.npz", plain, out=tmp_path / "plain", quiet=True)
+    assert run.summary["transfer"] is None

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neocog.errors import ConfigError
-from neocog.models import catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +38,7 @@ def recipe_of(
 ) -> tuple[Any, set[str]]:
     """Defaults, then the file, then options, then `--set`; and what of it was told."""
     from neocog.config import Recipe
+    from neocog.models import catalog
     from neocog.settings import apply_settings, from_dict, load_file, paths, place, to_dict
 
     values = load_file(config) if config else {}

@@ -15,7 +15,7 @@ from neocog.data.batches import batches_per_epoch
 from neocog.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
 
-__all__ = ["Choice", "Job", "Length", "Outcome", "length", "plain"]
+__all__ = ["Choice", "Job", "Length", "Outcome", "length", "plain", "set_learning"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +74,9 @@ class Job:
     ends: float | None = None
     """When the whole run must be over, by `time.monotonic`; None: when its epochs are done."""
 
-    def learning(self) -> None:
-        """Put the network into training mode, but for what stays still."""
-        self.network.train()
-        for path in self.still:
-            self.network.get_submodule(path).eval()
+    def still_parts(self) -> tuple[nn.Module, ...]:
+        """The modules behind `still`."""
+        return tuple(self.network.get_submodule(path) for path in self.still)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +110,18 @@ class Outcome:
     """Why it ended: `all epochs done`, `the time is up`, or what a callback said."""
     unsaved: str = ""
     """Why there is no checkpoint of it; empty where there is."""
+
+
+def set_learning(network: nn.Module, still: Sequence[nn.Module]) -> None:
+    """Training mode for all of a network but what stays still.
+
+    Args:
+        network: trained in place.
+        still: of `Job.still_parts`, looked up once: small networks step in some milliseconds.
+    """
+    network.train()
+    for part in still:
+        part.eval()
 
 
 def plain(recipe: EngineRecipe, device: torch.device) -> Choice:

@@ -33,7 +33,7 @@ from neocog.engine.control import (
 )
 from neocog.engine.evaluate import EVAL_BATCH, evaluate
 from neocog.engine.heads import Heads
-from neocog.engine.job import Outcome, length
+from neocog.engine.job import Outcome, length, set_learning
 from neocog.engine.ledger import Ledger, at_once
 from neocog.engine.live import Live
 from neocog.engine.saves import BEST, SHARE, Saves
@@ -200,6 +200,7 @@ class _Run:
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
         self.heads = Heads(job.network, compiled=job.choice.compile)
+        self.still = job.still_parts()
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -429,7 +430,7 @@ class _Run:
         job, live = self.job, self.live
         live.optimizers.set_lr(self._rate())
         _seed(job.device, chance.key(job.recipe.seed, "step", live.step))
-        job.learning()
+        set_learning(job.network, self.still)
         try:
             stepped = train_step(
                 self.heads,

@@ -25,7 +25,7 @@ from neocog.data.batches import train_batches
 from neocog.data.cache import cache_dir
 from neocog.engine import optim
 from neocog.engine.heads import Heads
-from neocog.engine.job import Choice, Layout, Precision, length
+from neocog.engine.job import Choice, Layout, Precision, length, set_learning
 from neocog.engine.step import train_step
 from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
@@ -217,6 +217,7 @@ class _Candidate:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.job = dataclasses.replace(job, network=network, choice=choice)
         self.choice = choice
+        self.still = self.job.still_parts()
         self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = optim.build(network, job.recipe.optim, rates=job.rates, own=job.carried)
@@ -236,7 +237,7 @@ class _Candidate:
         torch.set_num_threads(self.choice.threads)
         # A rate of nothing: the timing must not depend on where the weights wander.
         self.optimizers.set_lr(0.0)
-        self.job.learning()
+        set_learning(self.job.network, self.still)
         _wait(self.job.device)
         began = time.perf_counter()
         train_step(
@@ -426,7 +427,7 @@ def _gradients(candidate: _Candidate, batch: Batch, training: bool) -> tuple[flo
     if candidate.choice.layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
     if training:
-        job.learning()
+        set_learning(job.network, candidate.still)
     else:
         job.network.eval()
     with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):

@@ -282,10 +282,7 @@ def carry(
     """
     state = network.state_dict()
     tensors = _unwrapped(tensors, state)
-    heads = [
-        [_key(state, one) for one in network.get_submodule(path).parameters(recurse=False)]
-        for path in outputs or (output_layer(network),)
-    ]
+    heads = _head_names(network, outputs or (output_layer(network),), state)
     output, first = {name for names in heads for name in names}, _first_kernel(network, state)
     found: dict[str, Tensor] = {}
     taken, adapted = [], []
@@ -397,6 +394,14 @@ def _key(state: Mapping[str, Tensor], parameter: Tensor) -> str:
         ),
         "",
     )
+
+
+def _head_names(
+    network: nn.Module, outputs: Sequence[str], state: Mapping[str, Tensor]
+) -> list[list[str]]:
+    """Weight and bias of each output layer, by their names in the state dict."""
+    layers = [network.get_submodule(path) for path in outputs]
+    return [[_key(state, one) for one in layer.parameters(recurse=False)] for layer in layers]
 
 
 def _first_kernel(network: nn.Module, state: Mapping[str, Tensor]) -> str:

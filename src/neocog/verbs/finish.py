@@ -132,15 +132,19 @@ def shortened(job: Job, console: Console) -> features.Short | None:
     return short
 
 
-def story(prepared: Prepared, run: Path) -> dict[str, Any] | None:
-    """What the network began with. Who goes on with a run finds it as it was told at first: there,
-    all weights come from what the run itself kept."""
-    kept = run / START / STORY
-    if kept.is_file():
-        found: dict[str, Any] = read_json(kept)
-        return found
+def story(prepared: Prepared) -> dict[str, Any] | None:
+    """What the network began with, as far as this process knows."""
     job = prepared.job
     return prepared.begun.summary(job.network, job.recipe.transfer.source)
+
+
+def _first_story(prepared: Prepared, run: Path) -> dict[str, Any] | None:
+    """What the network began with, as it was told at first: for a process that goes on, all weights
+    come from what the run itself kept."""
+    if prepared.begun.carried is None:
+        return story(prepared)
+    found: dict[str, Any] = read_json(run / START / STORY)
+    return found
 
 
 def bundle_of(prepared: Prepared, tensors: Mapping[str, Tensor], manifest: Manifest) -> Bundle:
@@ -183,7 +187,7 @@ def _evaluate(
         "val": scores.get("val"),
         "test": scores.get("test"),
         "plan": expected.told(run.events),
-        "transfer": story(prepared, run.path),
+        "transfer": _first_story(prepared, run.path),
         "features_seconds": round(short.seconds, 3) if short else None,
     }
     page.write(run, job, found, summary["plan"], transfer.told(summary["transfer"]))

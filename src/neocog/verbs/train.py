@@ -153,7 +153,7 @@ def train(
         with _claimed(out, job.recipe) as folder:
             if prepared.begun.carried:
                 bundle_of(prepared, job.network.state_dict(), manifest).save(folder / START)
-                write_json(folder / START / STORY, story(prepared, folder))
+                write_json(folder / START / STORY, story(prepared))
             write_json(folder / "manifest.json", dataclasses.asdict(manifest))
             announce(prepared, console)
             short = shortened(job, console)
@@ -278,7 +278,7 @@ def resume(
 
 def _clear_all(run: Path) -> None:
     """Take away what a killed process had half written."""
-    for folder in (run, run / "bundle", run / "checkpoints"):
+    for folder in (run, run / "bundle", run / "checkpoints", run / START):
         clear_leftovers(folder)
 
 

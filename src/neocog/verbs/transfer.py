@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import weights
 from neocog.bundle import Bundle
+from neocog.config import TransferRecipe
 from neocog.errors import ConfigError
 from neocog.models import catalog, transfer
+from neocog.models.transfer import Frozen
 from neocog.records import InputSpec
 from neocog.run import open_run
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from neocog.config import Recipe, TransferRecipe
-    from neocog.models.transfer import Carried, Frozen
+    from neocog.config import Recipe
+    from neocog.models.transfer import Carried
     from neocog.records import ModelSpec
 
 __all__ = ["DECAY", "Begun", "Origin", "begin", "follow", "origin", "told"]
@@ -226,8 +228,8 @@ def begin(
     Raises:
         ConfigError: the weights are of another network, or there are fewer stages than asked for.
     """
-    if found is None and recipe == type(recipe)():
-        return Begun(carried=None, frozen=transfer.freeze(network, 0), rates={})
+    if recipe == TransferRecipe():
+        return Begun(carried=None, frozen=Frozen(stages=(), parameters=(), still=()), rates={})
     carried, outputs = None, transfer.output_layers(network, sample)
     if found is not None:
         carried = transfer.carry(
