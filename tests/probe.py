@@ -122,8 +122,16 @@ def _adaptive_max(dims: int) -> Callable[..., Any]:
 
 
 def _unpool(x: Tensor, indices: Tensor, *given: Any, **named: Any) -> Tensor:
-    size = nn.functional.max_unpool2d(x.detach(), indices, *given, **named).shape
-    return nn.functional.interpolate(x, size[2:])
+    """Each value at every position of its window, not at the remembered one alone."""
+    rows, columns = nn.functional.max_unpool2d(x.detach(), indices, *given, **named).shape[2:]
+    names = ("kernel_size", "stride", "padding")
+    named = {**dict(zip(names, given, strict=False)), **named}
+    kernel = named["kernel_size"]
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    stride, padding = named.get("stride") or kernel, named.get("padding", 0)
+    found = _convolution(2, True)(x, torch.empty(1, x.shape[1], *kernel), None, stride, padding)
+    more = (0, max(0, columns - found.shape[3]), 0, max(0, rows - found.shape[2]))
+    return nn.functional.pad(found, more)[..., :rows, :columns]
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **named: Any) -> Tensor:

@@ -350,10 +350,11 @@ def _unfolded() -> nn.Module:
     return _Forward(run, stem=_same(3), last=_conv(36, kernel=1))
 
 
-def _pooled_back() -> nn.Module:
+def _pooled_back(kernel: int, padding: int, ceil: bool) -> nn.Module:
     def run(m: nn.Module, x: Tensor) -> Tensor:
-        x, index = F.max_pool2d(m.a(x), 2, return_indices=True)
-        return m.b(F.max_unpool2d(x, index, 2))
+        x = m.a(x)
+        y, index = F.max_pool2d(x, kernel, 2, padding, ceil_mode=ceil, return_indices=True)
+        return m.b(F.max_unpool2d(y, index, kernel, 2, padding, output_size=x.shape[2:]))
 
     return _Forward(run, a=_same(3), b=_same())
 
@@ -506,7 +507,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "halves": (_tensor_split, PICTURE),
     "non-local": (_product_of_maps, PICTURE),
     "unfold": (_unfolded, ODD),
-    "unpool": (_pooled_back, PICTURE),
+    "unpool": (lambda: _pooled_back(2, 0, ceil=False), PICTURE),
+    "unpool odd": (lambda: _pooled_back(2, 0, ceil=True), ODD),
+    "unpool odd floor": (lambda: _pooled_back(2, 0, ceil=False), ODD),
+    "unpool overlapping": (lambda: _pooled_back(3, 1, ceil=False), ODD),
     **{
         f"{mode} × {factor}": (
             lambda mode=mode, factor=factor: _resized(mode, factor),  # type: ignore[misc]

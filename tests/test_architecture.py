@@ -16,7 +16,10 @@ SOURCE = Path(neocog.__file__).parent
 # Errors lie below the ground floor, whose rooms all raise them.
 FLOORS = [
     {"errors"},
-    {"config", "records", "chance", "files", "geometry", "host", "lock", "settings", "text"},
+    {
+        *("config", "records", "settings", "measures"),
+        *("chance", "files", "geometry", "host", "lock", "text"),
+    },
     {"layers", "kernels", "data", "analysis", "metrics", "machine", "html", "plots", "weights"},
     {"models", "tasks", "engine"},
     {"bundle", "run"},

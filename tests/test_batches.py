@@ -34,6 +34,8 @@ def data_of(count: int, *, ragged: bool = False) -> Any:
         weights=torch.arange(count) / count,
         splits={"train": torch.arange(5, count)},
         size=(16, 16),
+        masks=None,
+        whole=False,
     )
 
 

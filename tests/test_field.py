@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import probe
 import small_nets
+from neocog.analysis import taps
 from neocog.analysis.field import fields
 from neocog.analysis.trace import trace
 from neocog.models import catalog
@@ -32,6 +34,8 @@ CATALOGUE = {
     "densenet121": 40,
     "efficientnet_b3": 40,
     "inception_v3": 96,
+    **dict.fromkeys(("unet", "unet_backbone", "segnet", "deconvnet"), 33),
+    "fcn8s": 49,
 }
 
 
@@ -284,6 +288,17 @@ def test_adaptive_pooling(size: int, out: int) -> None:
 def test_interpolation(size: int, out: int, mode: str) -> None:
     layer = nn.Upsample(size=out, mode=mode)
     assert said(layer, size) == axis_support(layer, size)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_nearest_pixels_where_rounding_decides(mode: str) -> None:
+    """All sizes, those with centres on edges among them, against what torch picks."""
+    for size in range(1, 40):
+        x = torch.arange(size, dtype=torch.float32)[None, None]
+        for out in range(1, 60):
+            picked = F.interpolate(x, size=out, mode=mode)[0, 0].tolist()
+            found = taps.scaled(size, out, mode, align_corners=False).clipped[:, 0].tolist()
+            assert found == picked, (size, out)
 
 
 @settings(max_examples=30, deadline=None)

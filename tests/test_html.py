@@ -38,7 +38,13 @@ EVERYTHING = html.Page(
                 html.Table(
                     caption="numbers",
                     columns=("Name", "Value"),
-                    rows=(("a", html.Cell(text="1", detail="0 to 2", order=1.0)),) * 3,
+                    rows=(
+                        (
+                            html.Cell(text="a", colour="#00aa10"),
+                            html.Cell(text="1", detail="0 to 2", order=1.0),
+                        ),
+                    )
+                    * 3,
                     numeric=(1,),
                 ),
             ),
@@ -50,6 +56,19 @@ EVERYTHING = html.Page(
                 html.Pictures(
                     items=(html.Picture(image=PIXEL, alt="x", title="3", contrast="5"),),
                 ),
+                html.Strips(
+                    items=(
+                        html.Strip(
+                            title="a strip",
+                            detail="of two",
+                            remark="side by side",
+                            images=(PIXEL, PIXEL),
+                            captions=("left", "right"),
+                            alts=("black", "black too"),
+                        ),
+                    ),
+                ),
+                html.Key(items=(("#aa0010", "red"),)),
                 html.Facts(items=(("n", "3"),)),
                 html.Lines(items=("a line",)),
             ),
@@ -121,7 +140,17 @@ def test_a_page_parses_and_reaches_for_nothing() -> None:
     assert text.startswith("<!doctype html>")
     assert_offline(text)
     seen = " ".join(" ".join(read(text).text).split())
-    for word in ("A page", "98.3 %", "of 360", "mind this", "caption", "0 to 2", "run --again"):
+    for word in (
+        "A page",
+        "98.3 %",
+        "of 360",
+        "mind this",
+        "caption",
+        "0 to 2",
+        "run --again",
+        "side by side",
+        "red",
+    ):
         assert word in seen
 
 
@@ -188,6 +217,19 @@ def test_no_text_becomes_markup(text: str) -> None:
                             html.Picture(image=PIXEL, alt=hostile, title=hostile, source=hostile),
                         )
                     ),
+                    html.Strips(
+                        items=(
+                            html.Strip(
+                                title=hostile,
+                                detail=hostile,
+                                remark=hostile,
+                                images=(PIXEL,),
+                                captions=(hostile,),
+                                alts=(hostile,),
+                            ),
+                        )
+                    ),
+                    html.Key(items=(("#000000", hostile),)),
                     html.Code(text=hostile, caption=hostile),
                     html.Lines(items=(hostile,)),
                 ),
@@ -222,6 +264,12 @@ def test_templates_of_names_are_not_run() -> None:
         lambda: html.Picture(alt="far", title="x", image="x.png"),
         lambda: html.Table(caption="x", columns=("a", "b"), rows=(("only one",),)),
         lambda: html.Headline(number="1", words="x", ruler=(0.0, 0.5, 1.5)),
+        lambda: html.Strip(title="far", images=("x.png",), captions=("",), alts=("x",)),
+        lambda: html.Strip(title="alone", images=(PIXEL,), captions=("",), alts=()),
+        lambda: html.Cell(text="x", colour="red"),
+        lambda: html.Cell(text="x", colour="#12345"),
+        lambda: html.Key(items=(("#123456;x:url(y)", "x"),)),
+        lambda: html.png_uri(b"GIF89a"),
     ],
 )
 def test_nouns_refuse_what_a_page_cannot_hold(make: object) -> None:
@@ -243,6 +291,14 @@ def test_large_pictures_shrink() -> None:
     uri = html.data_uri(wide, longest=90)
     assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (90, 30)
     assert len(uri) < 20_000
+
+
+def test_a_large_drawing_stays_exact() -> None:
+    drawing = np.zeros((200, 300, 3), np.uint8)
+    drawing[50:150, 100:, 1] = 200
+    uri = html.data_uri(drawing)
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    np.testing.assert_array_equal(back, drawing)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from neocog.models.cnn import fitting_depth
 from neocog.planning.make import describe
 
 SIZES = [(28, 28), (32, 32), (33, 47)]
+MAPS = {name for name, entry in CATALOG.items() if entry.gives == "map"}
+"""They answer B×K×H×W, and for every size."""
 UNPADDED = {"alexnet", "inception_v3", "lenet5", "speednet"}
 """Their levels are smaller than size / stride."""
 
@@ -30,8 +32,11 @@ VARIANTS = [
     ("cnn", {"width": 8}),
     ("cnn", {"width": 8, "head": "gap", "norm": "group", "pool": "avg", "activation": "gelu"}),
     ("cnn", {"width": 6, "norm": "none", "depth": 4, "convs": 1, "kernel": 5, "dropout": 0.2}),
+    ("deconvnet", {"width": 8, "hidden": 64, "norm": "none"}),
     ("densenet121", {}),
     ("efficientnet_b0", {}),
+    ("fcn8s", {"width": 8, "hidden": 64}),
+    ("fcn8s", {"width": 8, "hidden": 64, "batch_norm": False}),
     ("googlenet", {"auxiliary": False}),
     ("highway", {"width": 8}),
     ("highway", {"width": 4, "depth": 1, "activation": "tanh"}),
@@ -44,8 +49,13 @@ VARIANTS = [
     ("mlp", {"depth": 0}),
     ("mobilenet_v2", {}),
     ("resnet18", {}),
+    ("segnet", {"width": 8}),
     ("speednet", {"width": 8}),
     ("speednet", {"width": 4, "depth": 2}),
+    ("unet", {"width": 8}),
+    ("unet", {"width": 8, "depth": 2, "padding": "valid", "norm": "none", "dropout": 0.5}),
+    ("unet_backbone", {"width": 64}),
+    ("unet_backbone", {"width": 32, "stem": "small", "backbone": "mobilenet_v2", "norm": "group"}),
     ("vgg11", {"hidden": 64}),
     ("vgg11", {"hidden": 64, "norm": "batch"}),
 ]
@@ -53,7 +63,8 @@ DEEPER = {
     *(f"efficientnet_b{number}" for number in range(1, 8)),
     *("convnext_tiny", "inception_v3"),
     *("resnet34", "resnet50", "resnet101", "resnet152"),
-    *("vgg13", "vgg16", "vgg19"),
+    *("vgg13", "vgg16", "vgg16_bn", "vgg19"),
+    *("fcn16s", "fcn32s"),
 }
 """More of the same layers: too big to compute with here, so their shapes alone are under contract;
 the layers are under contract in a variant above, or compared with formulas in test_families.py and
@@ -72,6 +83,21 @@ def images(channels: int = 3, size=(32, 32), batch: int = 3) -> torch.Tensor:
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
+def fix_places(net: nn.Module) -> None:
+    """Maxima stand where they stood in the first run: which of two values that round to one is the
+    greater is no matter of precision, and unpooling puts what comes back into another place."""
+    for part in net.modules():
+        if isinstance(part, nn.MaxPool2d) and part.return_indices:
+            part.register_forward_hook(
+                lambda _m, _i, output, kept={}: (output[0], kept.setdefault("places", output[1]))
+            )
+
+
+def answered(name: str, batch: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the answer."""
+    return (batch, 7, *(size if name in MAPS else ()))
+
+
 def test_every_entry_is_under_contract() -> None:
     assert {name for name, _ in VARIANTS} | DEEPER == set(CATALOG)
 
@@ -83,7 +109,7 @@ def test_the_deeper_ones_have_the_levels_that_they_declare(name: str) -> None:
             net = make(name, {}, 1, size).eval()
             x = torch.empty(2, 1, *size)
             levels = net.forward_features(x)
-            assert net(x).shape == (2, 7)
+            assert net(x).shape == answered(name, 2, size)
         modules = dict(net.named_modules())
         assert len(levels) == len(net.features) > 0
         for level, info in zip(levels, net.features, strict=True):
@@ -109,7 +135,7 @@ def test_levels_are_what_they_are_declared_to_be(name: str, args: dict, channels
         with torch.no_grad():
             levels = net.forward_features(x)
             outputs = net(x)
-        assert outputs.shape == (3, 7)
+        assert outputs.shape == answered(name, 3, size)
         assert len(levels) == len(net.features) > 0
         assert len(seen) == len(levels)  # distinct layers
         strides = [info.stride for info in net.features]
@@ -117,6 +143,9 @@ def test_levels_are_what_they_are_declared_to_be(name: str, args: dict, channels
         for level, info in zip(levels, net.features, strict=True):
             assert level.shape[:2] == (3, info.channels)
             for got, side in zip(level.shape[2:], size, strict=True):
+                if args.get("padding") == "valid":  # of the picture and its mirror images
+                    assert got >= side // info.stride
+                    continue
                 assert got <= math.ceil(side / info.stride)
                 if name not in UNPADDED:
                     assert got >= max(1, side // info.stride)
@@ -125,14 +154,19 @@ def test_levels_are_what_they_are_declared_to_be(name: str, args: dict, channels
 
 @variants
 def test_the_last_level_decides_the_answer(name: str, args: dict) -> None:
-    """With the last level put out, all pictures get one answer: nothing else reaches the head."""
+    """With the last level put out, all pictures get one answer: nothing else reaches the head.
+    Maps are made of all levels."""
     net = make(name, args).eval()
     x = images()
-    last = dict(net.named_modules())[net.features[-1].name]
-    handle = last.register_forward_hook(lambda _m, _i, output: torch.zeros_like(output))
+    modules = dict(net.named_modules())
+    handles = [
+        modules[info.name].register_forward_hook(lambda _m, _i, output: torch.zeros_like(output))
+        for info in net.features[0 if name in MAPS else -1 :]
+    ]
     with torch.no_grad():
         blind = net(x)
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         assert torch.allclose(blind, blind[:1].expand_as(blind))
         assert not torch.allclose(net(x), blind)
 
@@ -156,6 +190,10 @@ def test_bfloat16_gradients_point_where_those_of_float32_do(name: str, args: dic
     size = (29, 31) if name == "lenet5" else (17, 23)
     net = make(name, args, size=size).train()
     x, targets = images(size=size, batch=8), torch.arange(8) % 7
+    if name in MAPS:
+        targets = targets[:, None, None] + torch.arange(size[0])[:, None] + torch.arange(size[1])
+        targets %= 7
+    fix_places(net)
     found = []
     for lower in (False, True):
         net.zero_grad()
@@ -200,6 +238,17 @@ def test_weights_round_trip_through_safetensors(name: str, args: dict) -> None:
         assert torch.equal(other(images()), net(images()))
 
 
+@pytest.mark.parametrize(("name", "args"), [one for one in VARIANTS if one[0] in MAPS])
+def test_maps_are_as_large_as_any_picture(name: str, args: dict) -> None:
+    """Built for one size, used at others: also for one picture."""
+    net = make(name, args, size=(33, 47)).eval()
+    for size in ((16, 16), (17, 23), (47, 33), (98, 61)):
+        with torch.no_grad():
+            found = net(images(size=size, batch=1))
+        assert found.shape == (1, 7, *size)
+        assert found.isfinite().all()
+
+
 @variants
 def test_same_seed_same_weights(name: str, args: dict) -> None:
     one, two = make(name, args).state_dict(), make(name, args).state_dict()
@@ -210,6 +259,7 @@ def test_same_seed_same_weights(name: str, args: dict) -> None:
 @variants
 def test_bfloat16_and_channels_last(name: str, args: dict) -> None:
     net = make(name, args).eval()
+    fix_places(net)
     x = images()
     with torch.no_grad():
         plain = net(x)
@@ -249,7 +299,7 @@ def test_can_be_traced_and_built_without_memory(name: str, args: dict) -> None:
         assert torch.equal(graph(images()), net(images()))
     with torch.device("meta"):
         ghost = make(name, args).eval()
-        assert ghost(torch.empty(2, 3, 32, 32)).shape == (2, 7)
+        assert ghost(torch.empty(2, 3, 32, 32)).shape == answered(name, 2, (32, 32))
 
 
 @pytest.mark.parametrize("name", sorted(CATALOG))
@@ -265,14 +315,20 @@ def test_every_entry_can_be_planned_at_its_published_size(name: str) -> None:
         p.numel() for path, p in net.named_parameters() if path.lower().startswith("aux")
     )
     assert sum(layer.parameters for layer in plan.layers) == count(net) - auxiliary
-    assert plan.layers[-1].shape == (1, 7)
+    assert plan.layers[-1].shape[:2] == (1, 7)
+    assert len(plan.layers[-1].shape) == len(answered(name, 1, tuple(size)))
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         net(torch.empty(1, *CATALOG[name].sample, device="meta"))
     assert 2 * sum(layer.macs for layer in plan.layers) == counted.get_total_flops()
 
 
 @pytest.mark.parametrize(
-    ("name", "args"), [("cnn", {"width": 4, "depth": 2}), ("lenet5", {"wiring": 1998})]
+    ("name", "args"),
+    [
+        ("cnn", {"width": 4, "depth": 2}),
+        ("lenet5", {"wiring": 1998}),
+        ("unet", {"width": 2, "depth": 2, "padding": "valid"}),
+    ],
 )
 def test_is_one_graph_for_the_compiler(name: str, args: dict) -> None:
     net = make(name, args).train()
@@ -308,6 +364,13 @@ def test_compiled_answers_are_the_same() -> None:
         ("googlenet", {}, 8),
         ("googlenet", {"stem": "large"}, 32),
         ("lenet5", {}, 28),
+        ("deconvnet", {"width": 2, "hidden": 8}, 16),
+        ("fcn32s", {"width": 2, "hidden": 8}, 16),
+        ("segnet", {"width": 2}, 16),
+        ("unet", {"width": 2}, 16),
+        ("unet", {"width": 2, "depth": 1, "padding": "valid"}, 2),
+        ("unet_backbone", {"width": 16}, 8),
+        ("unet_backbone", {"width": 16, "stem": "large"}, 32),
         ("resnet18", {}, 8),
         ("resnet18", {"stem": "large"}, 32),
         ("vgg11", {"hidden": 8}, 16),
@@ -348,6 +411,16 @@ def test_the_smallest_size_works_and_one_less_is_refused(
         ("resnet152", {"stem": "smal"}, "did you mean 'small'"),
         ("vgg16", {"head": "smal"}, "did you mean 'small'"),
         ("vgg16", {"norm": "bach"}, "did you mean 'batch'"),
+        ("unet", {"padding": "vaild"}, "did you mean 'valid'"),
+        ("unet", {"depth": 0}, "depth is at least 1"),
+        ("unet_backbone", {"backbone": "resnet81"}, "did you mean 'resnet18'"),
+        ("unet_backbone", {"backbone": "unet"}, "no backbone is called 'unet'"),
+        ("unet_backbone", {"backbone": "mlp"}, "mlp has no maps"),
+        ("unet_backbone", {"stem": "smal"}, "did you mean 'small'"),
+        ("unet_backbone", {"stem": "smal", "backbone": "vgg16"}, "did you mean 'small'"),
+        ("fcn8s", {"dropout": 1.0}, "dropout lies in"),
+        ("segnet", {"width": 0}, "width is at least 1"),
+        ("deconvnet", {"norm": "bach"}, "did you mean 'batch'"),
     ],
 )
 def test_senseless_arguments_are_refused(name: str, args: dict, message: str) -> None:
@@ -472,6 +545,9 @@ def test_a_network_without_memory_has_the_same_weights_and_loads_no_compiler() -
         "without_memory\n"
         "with without_memory():\n"
         "    net = catalog.build('resnet18', channels=3, size=(32, 32), outputs=10, args={})\n"
+        "    catalog.build('unet_backbone', channels=3, size=(32, 32), outputs=10, args={})\n"
+        "    catalog.build('fcn8s', channels=3, size=(32, 32), outputs=10, args={})\n"
+        "    catalog.build('deconvnet', channels=3, size=(32, 32), outputs=10, args={})\n"
         "print(sum(p.numel() for p in net.parameters()), 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,7 +41,10 @@ FIGURES = {
     "confusion 10": lambda: plots.confusion(confused(10), names(10)),
     "confusion 30": lambda: plots.confusion(confused(30), names(30)),
     "confusion 120": lambda: plots.confusion(confused(120), names(120)),
+    "shares 4": lambda: plots.confusion(confused(4), names(4), shares=True),
+    "shares 30": lambda: plots.confusion(confused(30), names(30), shares=True),
     "pairs": lambda: plots.pairs(confused(30), names(30)),
+    "pairs of shares": lambda: plots.pairs(confused(30), names(30), shares=True),
     "reliability": lambda: plots.reliability(BINS),
     "whiskers": lambda: plots.whiskers(
         [plots.Whisker(name="a", value=0.9, low=0.8, high=0.95, note="9 of 10")],
@@ -50,6 +53,7 @@ FIGURES = {
     ),
     "balance": lambda: plots.balance(["a", "b"], {"train": [5, 6], "val": [1, 2]}),
     "balance 60": lambda: plots.balance(names(60), {"train": list(range(60))}),
+    "pixels 60": lambda: plots.balance(names(60), {"train": list(range(60))}, unit="pixel"),
     "scatter": lambda: plots.scatter([1, 2, 3], [1.1, 2.2, 2.7]),
     "crowd": lambda: plots.scatter(np.arange(2000.0), np.arange(2000.0) + 1),
     "residuals": lambda: plots.residuals([1, 2, 3], [1.1, 2.2, 2.7]),
@@ -178,6 +182,24 @@ def test_pairs_name_the_confusions_in_order() -> None:
     assert "ant → bee" in written
     assert "9 of 59" in written
     assert "bee → fly" not in written
+
+
+def test_shares_are_of_the_true_class_and_a_rare_one_is_heard() -> None:
+    counts = [[900_000, 60_000, 0], [200, 99_700, 100], [35, 5, 10]]
+    written = words(plots.svg(plots.confusion(counts, ["ant", "bee", "fly"], shares=True)))
+    cells = [text for text in written if re.fullmatch(r"[<>\d.]+", text)]
+    assert cells == ["94", "6.2", "0.2", ">99", "0.1", "70", "10", "20"]
+    order = [(2, 0, 35), (2, 1, 5), (0, 1, 60_000), (1, 0, 200), (1, 2, 100)]
+    assert plots.confused_pairs(counts, shares=True) == order
+    bars = words(plots.svg(plots.pairs(counts, ["ant", "bee", "fly"], top=3, shares=True)))
+    assert {"fly → ant", "70 %", "ant → bee", "6.2 %"} <= set(bars)
+    assert "bee → ant" not in bars
+
+
+def test_of_pixels_the_share_of_all_is_written() -> None:
+    counts = {"train": [6_000_000, 2_999_000, 1000, 0], "val": [1_000_000, 0, 0, 0]}
+    written = words(plots.svg(plots.balance(["a", "b", "c", "d"], counts, unit="pixel")))
+    assert {"Pixels a class", "70 %", "30 %", "<0.1 %", "0 %"} <= set(written)
 
 
 def test_whiskers_are_sorted_lowest_first() -> None:

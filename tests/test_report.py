@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn.datasets import load_digits
 from neocog import html, report
 from neocog.metrics import wilson
 from neocog.records import ClassRow, DataCount, Event, Fault, Interval, Scores
+from pages import headings, plain
 
 CONFUSION = ((176, 3, 1), (2, 97, 1), (0, 0, 80))
 NAMES = ("cat", "dog", "owl")
@@ -137,16 +137,6 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def drawn() -> None:
     """Draw the figures in this test."""
-
-
-def plain(page: str) -> str:
-    """What a reader reads, spaces made one."""
-    page = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
-
-
-def headings(page: str) -> list[str]:
-    return [unescape(text) for text in re.findall(r"<h2[^>]*>(.*?)</h2>", page)]
 
 
 ALL = [

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "load_weights"]
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a bundle of this version could not be read by the one before."""
+_ADDED: dict[int, dict[str, dict[str, Any]]] = {3: {"input": {"whole": False}}, 2: {}}
+"""Format → section → fields that came with it, and what they were before."""
 LONGEST = 64 * 2**20
 """Bytes of a `bundle.json`."""
 LAYER = 64
@@ -159,11 +161,13 @@ class Bundle:
         if not isinstance(description, dict) or set(description) != expected:
             found = set(description) if isinstance(description, dict) else {"no object"}
             raise RunError(f"{path} has the wrong fields: {_difference(found, expected)}", _REMEDY)
-        if description["format"] != FORMAT or type(description["format"]) is not int:
+        found_format = description["format"]
+        if type(found_format) is not int or found_format not in _ADDED:
             raise RunError(
-                f"{folder} is a bundle of format {description['format']!r:.80}, expected {FORMAT}",
+                f"{folder} is a bundle of format {found_format!r:.80}, expected {FORMAT}",
                 "use the neocog version that wrote it",
             )
+        _fill_in(description, found_format)
         try:
             parts = {name: _section(name, description[name]) for name in _SECTIONS}
             if not _is_texts(description["classes"]):
@@ -250,6 +254,18 @@ def _description(path: Path) -> Any:
         raise RunError(f"{path} is damaged: {error}", "expected JSON") from error
 
 
+def _fill_in(description: dict[str, Any], written: int) -> None:
+    """Give what an older format says the fields that came later, in place."""
+    for newer in (one for one in _ADDED if one > written):
+        for section, fields in _ADDED[newer].items():
+            if isinstance(description[section], dict):
+                description[section] = {**fields, **description[section]}
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -302,6 +318,7 @@ _SECTIONS: dict[str, tuple[Any, dict[str, tuple[str, Callable[[Any], bool]]]]] =
             "mean": ("numbers", _is_numbers),
             "std": ("numbers above 0", _is_positive_numbers),
             "views": _TEXT,
+            "whole": ("true or false", _is_bool),
         },
     ),
     "task": (TaskSpec, {"name": _TEXT, "args": _OBJECT}),

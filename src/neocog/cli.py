@@ -77,7 +77,7 @@ def _bad_options(command: Any) -> Any:
 
 @cli.command()
 @click.argument("source", required=False)
-@click.option("--task", help="auto, classify, multilabel or regress.  [auto]")
+@click.option("--task", help="auto, classify, multilabel, regress or segment.  [auto]")
 @click.option(
     "--model",
     help="A name of `neocog models`, package.module:factory, or a network in a line: "
@@ -183,13 +183,26 @@ def evaluate(run: Path, source: str, device: str, model: str, as_json: bool) -> 
 @click.argument("images", nargs=-1, required=True)
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)
 @click.option("--model", default="", help="Names a foreign factory again, which is then run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for masks.  [RUN/predictions]")
+@click.option("--overlay", is_flag=True, help="Also lay masks over their pictures.")
 @_json_option
-def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json: bool) -> None:
-    """Answer for IMAGES, files or folders of them, and for every sample of .npz and .npy files."""
+def predict(
+    run: Path,
+    images: tuple[str, ...],
+    device: str,
+    model: str,
+    out: Path | None,
+    overlay: bool,
+    as_json: bool,
+) -> None:
+    """Answer for IMAGES, files or folders of them, and for every sample of .npz and .npy files.
+
+    Where each pixel is answered for, masks are written as PNGs of class numbers.
+    """
     from neocog.verbs.predict import lines
     from neocog.verbs.predict import predict as answer
 
-    entries = answer(run, images, device=device, model=model)
+    entries = answer(run, images, device=device, model=model, out=out, overlay=overlay)
     if as_json:
         _print_json(entries)
     else:
@@ -211,7 +224,7 @@ def predict(run: Path, images: tuple[str, ...], device: str, model: str, as_json
 @click.option(
     "--outputs",
     type=click.IntRange(min=1),
-    help="Width of the last layer.  [1000; 10 for small pictures]",
+    help="Width of the last layer.  [1000; 10 for small pictures; 21 for masks]",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="fp32, bf16 or fp16.  [fp32, or the run's]")

@@ -53,10 +53,14 @@ class DataRecipe:
     """Test part: a source. A `test` split of the source itself needs no mention."""
     size: tuple[int, ...] | None = None
     """Height and width of the network's input; one number stands for both. None: as stored where
-    all pictures share one small size, else 128×128. Signals and volumes are as they are stored."""
+    all pictures share one small size, else 128×128. Signals and volumes are as they are stored.
+    Masks: of the crops that are trained on, from pictures that keep their size; None: up to 256
+    pixels a side."""
     channels: int | None = None
     """None: 1 where all pictures are grey, else 3. Signals and volumes have as many as are stored:
     there it tells which axis they are."""
+    ignore: int | None = None
+    """Masks: a value that stands for pixels without a label, beside 255."""
     minimum_side: int = 1
     """Pictures with a shorter side are skipped and reported."""
     deep: bool = False
@@ -78,6 +82,8 @@ class DataRecipe:
             raise ConfigError(f"data.max_bad is a share in [0, 1], got {self.max_bad}")
         if self.size is not None and not (1 <= len(self.size) <= 3 and min(self.size) >= 1):
             raise ConfigError(f"data.size is height,width in pixels, got {self.size}")
+        if self.ignore is not None and not 0 <= self.ignore <= 255:
+            raise ConfigError(f"data.ignore is a value of a mask, 0 to 255, got {self.ignore}")
         if self.channels is not None and self.channels < 1:
             raise ConfigError(f"data.channels is at least 1, got {self.channels}")
 
@@ -138,8 +144,14 @@ class LossRecipe:
 
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv 1512.00567)."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: each class weighs n / (classes · its count)."""
+    class_weights: Literal["none", "balanced", "inverse_frequency", "median_frequency"] = "none"
+    """`balanced`: each class weighs n / (classes · its count). Masks: `inverse_frequency`: the
+    same, of pixels; `median_frequency`: the median of all frequencies over its own, where the
+    frequency is that in pictures that show the class (Eigen and Fergus 2015, arXiv 1411.4734)."""
+    pixels: Literal["cross_entropy", "dice", "focal", "cross_entropy+dice"] = "cross_entropy"
+    """Masks: the loss."""
+    focal_gamma: float = 2.0
+    """Masks: how fast `focal` forgets pixels that are right already (arXiv 1708.02002)."""
     kind: Literal["squared", "absolute", "huber"] = "squared"
     """Regression: the loss."""
     delta: float = 1.0
@@ -151,6 +163,8 @@ class LossRecipe:
             raise ConfigError(f"loss.label_smoothing lies in [0, 1), got {self.label_smoothing}")
         if self.delta <= 0:
             raise ConfigError(f"loss.delta is positive, got {self.delta}")
+        if self.focal_gamma < 0:
+            raise ConfigError(f"loss.focal_gamma is 0 or more, got {self.focal_gamma}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,8 +417,8 @@ class TransferRecipe:
 class Recipe:
     """All that decides a run."""
 
-    task: Literal["auto", "classify", "multilabel", "regress"] = "auto"
-    """auto: from the kind of target."""
+    task: str = "auto"
+    """classify, multilabel, regress or segment. auto: from the kind of target."""
     model: str = "auto"
     """A name that `neocog models` lists, `package.module:factory`, or a network in a line of the
     words that `neocog models line` lists. auto: `cnn`; with `engine.minutes` the network and size

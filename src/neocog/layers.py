@@ -6,6 +6,7 @@ and serving all call it, so that none of them can preprocess differently.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -105,8 +106,33 @@ class Normalize(nn.Module):
         return images_in.sub_(self.mean).mul_(self.scale)
 
 
-def _views(pictures: Tensor, which: Views) -> Iterator[tuple[float, Tensor]]:
-    """Weights, which add up to 1, and what each belongs to, as `InputSpec.views` describes.
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One thing that is looked at."""
+
+    weight: float
+    """All of them add up to 1."""
+    pictures: Tensor
+    """B×C×H×W."""
+    mirrored: bool = False
+    """Left to right."""
+    moved: int = 0
+    """Pixels down and right, after it was mirrored."""
+
+    def back(self, outputs: Tensor) -> Tensor:
+        """What was said of the view, for the picture: answers for each pixel go back to where the
+        pixels were, the border repeated; one for the whole picture stays."""
+        if outputs.dim() != 4:
+            return outputs
+        if self.moved:
+            down, right = outputs.shape[-2:]
+            padded, at = F.pad(outputs, (1, 1, 1, 1), mode="replicate"), 1 + self.moved
+            outputs = padded[..., at : at + down, at : at + right]
+        return outputs.flip(-1) if self.mirrored else outputs
+
+
+def _views(pictures: Tensor, which: Views) -> Iterator[_View]:
+    """What `InputSpec.views` describes.
 
     The picture is mirrored first and moved then, so that a picture and its mirror image have the
     same views. A move fills the border by reflection, which does not repeat the edge (`reflect` of
@@ -118,16 +144,46 @@ def _views(pictures: Tensor, which: Views) -> Iterator[tuple[float, Tensor]]:
     """
     sides = [pictures, pictures.flip(-1)] if which in ("mirror", "mirror+shift") else [pictures]
     share = 1 / len(sides)
-    for side in sides:
+    for mirrored, side in enumerate(sides):
         if which not in ("shift", "mirror+shift"):
-            yield share, side
+            yield _View(share, side, bool(mirrored))
             continue
         height, width = side.shape[-2:]
         padding = "reflect" if min(height, width) > 1 else "replicate"
         padded = F.pad(side, (1, 1, 1, 1), mode=padding)
-        yield share / 2, side
-        yield share / 4, padded[..., :height, :width]
-        yield share / 4, padded[..., 2:, 2:]
+        yield _View(share / 2, side, bool(mirrored))
+        yield _View(share / 4, padded[..., :height, :width], bool(mirrored), 1)
+        yield _View(share / 4, padded[..., 2:, 2:], bool(mirrored), -1)
+
+
+_TILE, _OVERLAP = 1024, 128
+"""Pixels a side of the largest piece that is looked at at once where pictures are answered for
+whole, and how far each reaches into its neighbours; both are multiples of every stride in use."""
+
+
+def _pieces(side: int) -> list[tuple[int, int, int, int]]:
+    """How a side is covered: where each piece begins and ends, and of that the part which counts.
+
+    >>> _pieces(1000), _pieces(1500)
+    ([(0, 1000, 0, 1000)], [(0, 1024, 0, 896), (768, 1500, 896, 1500)])
+    """
+    if side <= _TILE:
+        return [(0, side, 0, side)]
+    step = _TILE - 2 * _OVERLAP
+    found = []
+    for first in range(0, side - 2 * _OVERLAP, step):
+        end = min(side, first + _TILE)
+        found.append(
+            (
+                first,
+                end,
+                first + (_OVERLAP if first else 0),
+                side if end == side else end - _OVERLAP,
+            )
+        )
+        if end == side:
+            break
+    return found
 
 
 class Predictor(nn.Module):
@@ -146,13 +202,16 @@ class Predictor(nn.Module):
     ) -> None:
         super().__init__()
         self.input = input
-        self.fit = Fit(input.size)
+        self.fit = nn.Identity() if input.whole else Fit(input.size)
         self.normalize = Normalize(input.mean, input.std, len(input.size))
         self.network = network
         self.decode = decode
 
     def outputs(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8 → what the network gives, the mean over the views, not decoded (B×K).
+
+        Where pictures are answered for whole, B×K×h×w: a large picture in pieces that overlap, and
+        of a mirrored view the answer is mirrored back.
 
         Signals B×C×L and volumes B×C×D×H×W may have any type of `FULL_SCALE`.
 
@@ -171,11 +230,32 @@ class Predictor(nn.Module):
             raise ValueError(
                 f"the network takes {self.input.channels} channel(s), got {images.shape[1]}"
             )
-        views = _views(self.normalize(self.fit(images)), self.input.views)
+        if self.input.whole and max(images.shape[-2:]) > _TILE:
+            return self._pieced(images)
+        return self._answers(self.normalize(self.fit(images)))
+
+    def _answers(self, pictures: Tensor) -> Tensor:
+        """The mean over the views of pictures as the network takes them."""
+        views = _views(pictures, self.input.views)
         # Not `sum`: it starts with 0, which would turn −0 into +0.
-        terms = (weight * self.network(view) for weight, view in views)
+        terms = (one.weight * one.back(self.network(one.pictures)) for one in views)
         mean: Tensor = reduce(torch.add, terms)
         return mean
+
+    def _pieced(self, images: Tensor) -> Tensor:
+        """What the network gives for a large picture, piece by piece.
+
+        Exact where the overlap is at least the radius of the receptive field; beyond it a network
+        sees the border of a piece as it sees that of a picture.
+        """
+        rows = []
+        for top, bottom, first, last in _pieces(images.shape[-2]):
+            row = []
+            for left, right, start, end in _pieces(images.shape[-1]):
+                found = self._answers(self.normalize(images[..., top:bottom, left:right]))
+                row.append(found[..., first - top : last - top, start - left : end - left])
+            rows.append(torch.cat(row, dim=-1))
+        return torch.cat(rows, dim=-2)
 
     def forward(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8, or signals or volumes, → B×K probabilities, or numbers in the target's

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_SCALE",
+    "VOID",
     "Batch",
     "ClassRow",
     "DataCount",
@@ -42,8 +43,8 @@ class Batch:
     """B×C×H×W. uint8 as gathered; float32 in the same 0…255 units once augmented. Signals B×C×L and
     volumes B×C×D×H×W have a type of `FULL_SCALE`, and its units."""
     targets: Tensor
-    """Class indices (B, int64), mixed or multi-label targets (B×K, float32) or numbers
-    (B×K, float32)."""
+    """Class indices (B, int64), mixed or multi-label targets (B×K, float32), numbers (B×K,
+    float32), or masks (B×H×W, uint8): the class of each pixel, or `VOID`."""
     weights: Tensor
     """Sample weights, B, float32; 1 where the data has none."""
     valid: Tensor
@@ -52,6 +53,8 @@ class Batch:
     """Sample ids, B, int64: rows of the `Dataset`."""
 
 
+VOID = 255
+"""In a mask: a pixel that has no label, which no loss and no score may count."""
 FULL_SCALE = {"uint8": 255.0, "int16": 32768.0, "float32": 1.0}
 """Types that signals and volumes may have, and the number that is 1 to the network: whole numbers
 are divided by it, floats are taken as they are. Pictures are uint8, whatever they were."""
@@ -78,6 +81,9 @@ class InputSpec:
     picture. `mirror`: also its left-right mirror image, half each. `shift`: the picture counts 1/2,
     the picture moved by one pixel down and right 1/4, up and left 1/4. `mirror+shift`: `shift` of
     the picture and of its mirror image, half each; six times the work of `one`."""
+    whole: bool = False
+    """Off: a picture is scaled to cover `size` and cropped to it. On: it is answered for as it is,
+    pixel by pixel, and `size` is that of training crops alone."""
 
     def __post_init__(self) -> None:
         known = get_args(Views)
@@ -169,7 +175,10 @@ class ClassRow:
     """Harmonic mean of the two; interval by Wilson's for tp / (tp + fp + fn), mapped; n counts
     those samples."""
     n: int
-    """Samples of this class."""
+    """Samples of this class; of masks, its labelled pixels."""
+    jaccard: Interval | None = None
+    """Of masks: the overlap of truth and answer over their union; None where neither names the
+    class, and for other targets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +186,7 @@ class Scores:
     """What an evaluation found. `metrics` always holds `loss` and the task's own."""
 
     metrics: Mapping[str, Interval]
-    """`accuracy`, `top5`, `loss`, `mae`, `rmse`, `r2`, `mean_average_precision`, …"""
+    """`accuracy`, `top5`, `loss`, `mae`, `rmse`, `r2`, `mean_average_precision`, `jaccard`, …"""
     classes: tuple[ClassRow, ...] = ()
     """One row per class, in the order of the classes; empty for regression."""
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -209,6 +218,8 @@ def scores_to_dict(scores: Scores) -> dict[str, Any]:
     rows = []
     for row in scores.classes:
         ends = {"precision": row.precision, "recall": row.recall, "f1": row.f1}
+        if row.jaccard is not None:
+            ends["jaccard"] = row.jaccard
         values = {name: one.value if one else None for name, one in ends.items()}
         intervals = {name: asdict(one) if one else None for name, one in ends.items()}
         rows.append({"name": row.name, **values, "n": row.n, "intervals": intervals})
@@ -245,6 +256,7 @@ def scores_from_dict(d: Mapping[str, Any]) -> Scores:
                 recall=interval(row["intervals"]["recall"]),
                 f1=interval(row["intervals"]["f1"]),
                 n=row["n"],
+                jaccard=interval(row["intervals"].get("jaccard")),
             )
             for row in d["classes"]
         ),
@@ -269,7 +281,7 @@ class TaskSpec:
     """How to build the task again."""
 
     name: str
-    """`classify`, `multilabel` or `regress`."""
+    """`classify`, `multilabel`, `regress` or `segment`."""
     args: Mapping[str, Any]
     """Keyword arguments of the factory, JSON values only."""
 

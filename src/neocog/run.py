@@ -30,6 +30,7 @@ from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
 from neocog.geometry import covering_size, noun, size_text
 from neocog.host import memory_kept
+from neocog.measures import called, is_share
 from neocog.records import Event, Manifest, scores_from_dict
 from neocog.settings import from_dict
 
@@ -305,34 +306,49 @@ class Run:
         order; an array of just the network's shape is one sample.
 
         An entry holds `path`, `label`, `probability` and `top`; for a file that cannot be read
-        `path` and `error`. The path of a sample among others is `sounds.npz[3]`.
+        `path` and `error`. The path of a sample among others is `sounds.npz[3]`. Where each pixel
+        is answered for, `mask` is the class of each, H×W uint8, as large as the picture.
         """
+        return [entry for entry, _ in self.answers(images, device=device)]
+
+    def answers(
+        self, images: Sequence[str | Path], *, device: str = "auto"
+    ) -> Generator[tuple[dict[str, Any], torch.Tensor | None]]:
+        """The entries of `predict`, one after the other, each with the sample as the network takes
+        it, C×H×W; None where it cannot be read. Only some of them are held at a time."""
         where = machine.device_named(device)
         predictor, task = self.predictor(where), tasks.build(self.bundle.task)
-        together = eval_batch(predictor.input.size)
-        entries: list[dict[str, Any]] = []
-        waiting: list[tuple[int, torch.Tensor]] = []
+        # Of pictures that are answered for whole, no two need have the same size.
+        together = 1 if predictor.input.whole else eval_batch(predictor.input.size)
+        waiting: list[tuple[dict[str, Any], torch.Tensor | None]] = []
 
         def answer() -> None:
+            samples = [sample for _, sample in waiting if sample is not None]
+            if not samples:
+                return
             with torch.no_grad():
-                decoded = predictor(torch.stack([picture for _, picture in waiting]).to(where))
-            for (place, _), found in zip(waiting, task.answer(decoded.cpu()), strict=True):
-                entries[place].update(found)
-            waiting.clear()
+                decoded = predictor(torch.stack(samples).to(where)).cpu()
+            found = zip(decoded, task.answer(decoded), strict=True)
+            for entry, sample in waiting:
+                if sample is not None:
+                    one, said = next(found)
+                    entry.update(said)
+                    if one.dim() == 3:
+                        entry["mask"] = one.argmax(0).to(torch.uint8).numpy()
 
         paths = [str(path) for path in images]
         with contextlib.closing(self._samples(paths, predictor)) as samples:
             for path, found in samples:
-                entries.append({"path": path})
                 if isinstance(found, str):
-                    entries[-1]["error"] = found
+                    waiting.append(({"path": path, "error": found}, None))
                     continue
-                waiting.append((len(entries) - 1, found))
-                if len(waiting) == together:
+                waiting.append(({"path": path}, found))
+                if sum(sample is not None for _, sample in waiting) == together:
                     answer()
-        if waiting:
-            answer()
-        return entries
+                    yield from waiting
+                    waiting.clear()
+        answer()
+        yield from waiting
 
     def _samples(
         self, paths: Sequence[str], predictor: Predictor
@@ -341,7 +357,7 @@ class Run:
         spec = predictor.input
         pictures = len(spec.size) == 2
         files = [(path, None) for path in paths if pictures and not is_array(path)]
-        cover = (spec.size[0], spec.size[-1])
+        cover = None if spec.whole else (spec.size[0], spec.size[-1])
         order = Order(cover=cover, limits=Limits(deep=self.recipe.data.deep))
         with contextlib.closing(look_at_all(files, order)) as looks:
             for path in paths:
@@ -391,7 +407,9 @@ def _array_samples(path: str, predictor: Predictor) -> Iterator[tuple[str, torch
         yield path, f"expected {noun(spec.size)}s of {wanted}, found {have}"
         return
     for name, one in zip(names, found, strict=True):
-        if len(spec.size) == 2:
+        if spec.whole:
+            yield path + name, _fitted(one, predictor)
+        elif len(spec.size) == 2:
             # Scaled as the pack does it, so that a picture answers the same from either.
             size = covering_size(one.shape[:2], (spec.size[0], spec.size[1]))
             yield path + name, _fitted(np.array(decode.fit(one, size)), predictor)
@@ -414,13 +432,12 @@ def headline(scores: Scores) -> str:
     'accuracy 98.0 % (95 % interval 96.0 to 99.0 %, n = 360)'
     """
     name, metric = next(iter(scores.metrics.items()))
-    if name == "accuracy":
-        value, low, high = (f"{100 * x:.1f}" for x in (metric.value, metric.low, metric.high))
-        return f"{name} {value} % (95 % interval {low} to {high} %, n = {metric.n:,})"
-    return (
-        f"{name} {metric.value:.4g} "
-        f"(95 % interval {metric.low:.4g} to {metric.high:.4g}, n = {metric.n:,})"
-    )
+    numbers = (metric.value, metric.low, metric.high)
+    share = is_share(name)
+    value, low, high = (f"{100 * x:.1f}" if share else f"{x:.4g}" for x in numbers)
+    sign = " %" if share else ""
+    ends = f"95 % interval {low} to {high}{sign}"
+    return f"{called(name)} {value}{sign} ({ends}, n = {metric.n:,})"
 
 
 def open_run(path: str | Path, *, model: str | nn.Module = "") -> Run:

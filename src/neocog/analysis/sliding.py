@@ -191,13 +191,21 @@ def roll(case: Case) -> State | None:
 
 
 def unpool(case: Case) -> State | None:
-    """Each pooled value returns to its place: one output position may come from any input window
-    that covers it; windows of the ratio of the sizes are assumed."""
+    """Each pooled value returns to its place: an output position may come from any window of the
+    pooling that covers it. Where the places come from, only the pooling's own windows are known."""
     state = case.state(case.node.args[0])
-    if state is None:
+    places = case.node.args[1]
+    maker = next((one for one in case.graph.nodes if places.value in one.outputs), None)
+    if state is None or maker is None or not maker.op.startswith("max_pool"):
         return None
-    for dim in range(len(case.out) - 2, len(case.out)):
-        found = taps.scaled(state.shape[dim], case.out[dim], "nearest", align_corners=False)
+    pooled = Case(case.graph, maker, {})
+    kernel = as_list(pooled.arg(1), 2)
+    stride = as_list(pooled.arg(2, "stride", []), 2) or kernel
+    padding = as_list(pooled.arg(3, "padding", 0), 2)
+    dilation = as_list(pooled.arg(4, "dilation", 1), 2)
+    for at, dim in enumerate(range(len(case.out) - 2, len(case.out))):
+        window = (kernel[at], stride[at], padding[at], dilation[at])
+        found = taps.transposed(state.shape[dim], case.out[dim], *window)
         state = state.through(dim, found, case.out[dim])
     return state
 

@@ -32,7 +32,7 @@ __all__ = ["is_array", "read_arrays", "read_samples"]
 
 _ROLES = (
     dict.fromkeys(("x", "image", "images", "data"), "x")
-    | dict.fromkeys(("y", "label", "labels", "target", "targets"), "y")
+    | dict.fromkeys(("y", "label", "labels", "target", "targets", "mask", "masks"), "y")
     | dict.fromkeys(("w", "weight", "weights"), "w")
 )
 _ROWS = 1024
@@ -63,8 +63,8 @@ def read_arrays(
 
     Pictures are N×H×W, N×H×W×C or N×C×H×W with C 1 or 3; uint8, or floats in 0…1 (all parts
     together; they are scaled by 255) or 0…255. Signals and volumes are what `ranks.blocks` takes.
-    Targets are N whole numbers or strings (classes), N×K of 0 and 1 (labels), or N or N×K floats
-    (numbers).
+    Targets are N whole numbers or strings (classes), N×K of 0 and 1 (labels), N or N×K floats
+    (numbers), or beside pictures N×H×W whole numbers (masks: a class a pixel, 255 for none).
 
     Args:
         path: the file.
@@ -83,9 +83,15 @@ def read_arrays(
     splits = _by_split(arrays, where)
     names = _classes(arrays["classes"], where) if "classes" in arrays else ()
     y = {split: _column(found["y"]) for split, found in splits.items()}
-    kind, classes, targets, faults = _targets(y, names, where, few)
     x = {split: found["x"] for split, found in splits.items()}
     pixels = _samples(x, arrays.get("dims"), dims, channels, where)
+    masks = _masks(y, pixels, where)
+    kind: TargetKind = "mask"
+    classes = names
+    faults: list[Fault] = []
+    targets: dict[str, _Targets] = {split: ("",) * len(one) for split, one in y.items()}
+    if not masks:
+        kind, classes, targets, faults = _targets(y, names, where, few)
     faults += [
         _fault(name, "stray-array", "the name is none that neocog knows; it is ignored")
         for name in others
@@ -99,12 +105,34 @@ def read_arrays(
                 splits=(split,) * n,
                 targets=targets[split],
                 pixels=images,
+                masks=masks.get(split),
                 weights=_weights(splits[split]["w"], n, where) if "w" in splits[split] else None,
             )
         )
     return Source(
         kind="npz", target=kind, classes=classes, parts=tuple(parts), faults=tuple(faults)
     )
+
+
+def _masks(
+    y: Mapping[str, NDArray[Any]], x: Mapping[str, NDArray[Any]], where: str
+) -> dict[str, NDArray[Any]]:
+    """The masks by split; empty where targets are something else.
+
+    Raises:
+        DataError: masks of another size than their pictures, or that are no whole numbers.
+    """
+    if any(array.ndim < 3 for array in y.values()) or any(one.ndim != 4 for one in x.values()):
+        return {}
+    found = {s: a[..., 0] if a.ndim == 4 and a.shape[3] == 1 else a for s, a in y.items()}
+    for split, array in found.items():
+        if array.dtype.kind not in "biu" or array.shape != x[split].shape[:3]:
+            raise DataError(
+                f"{where}: y: expected masks of whole numbers {x[split].shape[:3]}, one for each "
+                f"pixel of the pictures; found {array.dtype} {array.shape}",
+                "save the number of the class of each pixel, 255 where it has none",
+            )
+    return found
 
 
 def _fault(path: str, code: str, reason: str) -> Fault:

@@ -12,7 +12,7 @@ mixup and cutmix depends on the rest of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ def _rules(
     small = max(size) <= SMALL
     if kind == "numbers":
         flip = _Choice(0.0, "a mirrored picture may stand for another number")
+    elif kind == "mask":
+        flip = _Choice(0.5, "the mask is mirrored too")
     elif classes and all(_is_symbol(name) for name in classes):
         flip = _Choice(0.0, "class names are single characters or numbers")
     elif channels == 1 and small:
@@ -145,7 +147,8 @@ def resolve(
         uniform: whether all pictures are stored in one size.
 
     Raises:
-        ConfigError: signals or volumes, and a setting that is for pictures.
+        ConfigError: signals or volumes, and a setting that is for pictures; masks, and one that is
+            for labels of whole pictures.
 
     >>> from neocog.config import AugmentRecipe
     >>> digits = dict(channels=1, size=(8, 8), classes="0123456789", kind="class", uniform=True)
@@ -155,6 +158,11 @@ def resolve(
     """
     if len(size) != 2:
         _refuse_for_pictures_only(recipe, size)
+    if kind == "mask" and (recipe.mixup or recipe.cutmix):
+        name = "mixup" if recipe.mixup else "cutmix"
+        raise ConfigError(
+            f"augment.{name} mixes one label a picture, and these have masks", "leave it out"
+        )
     rules = _rules(channels=channels, size=size, classes=classes, kind=kind, uniform=uniform)
     found = {name: rule.value for name, rule in rules.items() if getattr(recipe, name) is None}
     return replace(recipe, **found)  # type: ignore[arg-type]
@@ -290,16 +298,21 @@ class Augment:
         return self.mix(self.each(batch, epoch), epoch)
 
     def each(self, batch: Batch, epoch: int) -> Batch:
-        """What happens to each picture by itself, whatever others are in its batch."""
+        """What happens to each picture by itself, whatever others are in its batch. A mask goes
+        where its picture goes; what is uncovered has no label, unless the border is repeated."""
         recipe = self.recipe
-        images = self._move(batch.images, batch.ids, epoch)
+        images, targets = self._move(batch.images, batch.ids, epoch), batch.targets
+        if self.kind == "mask":
+            # One more, modulo 256: what has no label is 0, as is what comes in from outside.
+            moved = self._move((targets + 1).unsqueeze(1), batch.ids, epoch, "nearest")
+            targets = moved.squeeze(1).to(torch.uint8) - 1
         images = self._recolor(images, batch.ids, epoch)
         if recipe.cutout:
             # Filled on the device: a copy of numbers from the host would wait for it.
             fill = torch.stack([torch.full((), x, device=images.device) for x in self.mean]) * 255
             key = chance.key(self.seed, epoch, "cutout")
             images = mixing.cutout(images.float(), batch.ids, key, recipe.cutout, fill)
-        return replace(batch, images=images)
+        return replace(batch, images=images, targets=targets)
 
     def mix(self, batch: Batch, epoch: int) -> Batch:
         """What pictures of one batch do to each other."""
@@ -340,7 +353,13 @@ class Augment:
     def _between(self, ids: Tensor, epoch: int, name: str, low: float, high: float) -> Tensor:
         return draws.between(chance.key(self.seed, epoch, name), ids, low, high)
 
-    def _move(self, images: Tensor, ids: Tensor, epoch: int) -> Tensor:
+    def _move(
+        self,
+        images: Tensor,
+        ids: Tensor,
+        epoch: int,
+        mode: Literal["bilinear", "nearest"] = "bilinear",
+    ) -> Tensor:
         """Flip, shift, turn and zoom, by index where that will do, else in one resampling."""
         recipe = self.recipe
         size = tuple(images.shape[2:])
@@ -375,7 +394,7 @@ class Augment:
             right=right,
             **flips,
         )
-        return warp.warp(images.float(), matrices, padding)
+        return warp.warp(images.float(), matrices, padding, mode)
 
     def _recolor(self, images: Tensor, ids: Tensor, epoch: int) -> Tensor:
         """Blur, then contrast, brightness and colour, then noise; clamped to 0…255 at the end."""

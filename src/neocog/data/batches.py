@@ -29,6 +29,9 @@ __all__ = ["batches_per_epoch", "eval_batches", "order", "train_batches"]
 
 AHEAD = 2
 """Batches that are prepared beyond the one that a step on an accelerator has."""
+WHOLE = 1 << 19
+"""Pixels of pictures that are looked at together where each is answered for pixel by pixel: maps of
+64 channels of them take 128 MB."""
 TOGETHER = 1 << 20
 """Bytes of pixels that are gathered and augmented at once, where batches are smaller. Some thirty
 operations are called for it, which for 128 MNIST pictures take longer to call than to do: 0.53 ms
@@ -61,12 +64,21 @@ def batches_per_epoch(n: int, batch: int) -> int:
 
 
 def _fetch(
-    data: Dataset, ids: Tensor, tops: Tensor | None = None, lefts: Tensor | None = None
+    data: Dataset,
+    ids: Tensor,
+    tops: Tensor | None = None,
+    lefts: Tensor | None = None,
+    size: tuple[int, ...] | None = None,
 ) -> Batch:
-    """The samples `ids`, where the data lives."""
+    """The samples `ids`, where the data lives; windows of `size`, the data's own where it is None,
+    out of pictures and masks alike."""
+    size = data.size if size is None else size
+    masks = data.masks
     return Batch(
-        images=data.images.gather(ids, data.size, tops, lefts),
-        targets=data.targets[ids],
+        images=data.images.gather(ids, size, tops, lefts),
+        targets=data.targets[ids]
+        if masks is None
+        else masks.gather(ids, size, tops, lefts).squeeze(1),
         weights=data.weights[ids],
         valid=torch.ones(len(ids), dtype=torch.bool, device=ids.device),
         ids=ids,
@@ -180,7 +192,7 @@ def eval_batches(
     device: str | torch.device = "cpu",
 ) -> Iterator[Batch]:
     """The samples `ids` in order, centred, untouched; what does not fill a last batch is a smaller
-    one.
+    one. Pictures that are answered for whole come as they are, each batch of one size.
 
     Args:
         data: where the samples are.
@@ -195,8 +207,12 @@ def eval_batches(
     """
     if batch < 1:
         raise ValueError(f"expected batches of at least 1 image, got {batch}")
-    ids = data.images.ready(ids, data.size)
-    fetched = (_padded(data, ids[i : i + batch], batch, pad) for i in range(0, len(ids), batch))
+    if data.whole:
+        runs = data.images.runs(ids, batch, WHOLE)
+        fetched = (_fetch(data, data.images.ready(some, size), size=size) for some, size in runs)
+    else:
+        ids = data.images.ready(ids, data.size)
+        fetched = (_padded(data, ids[i : i + batch], batch, pad) for i in range(0, len(ids), batch))
     return _deliver(fetched, data, torch.device(device))
 
 

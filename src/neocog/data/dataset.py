@@ -24,10 +24,12 @@ from neocog.data.cache import cache_dir
 from neocog.data.decode import SMALL
 from neocog.data.files import MOMENTARY
 from neocog.data.images import Images
-from neocog.data.merge import Merged, match_columns, merge, refuse_unknown
+from neocog.data.matching import match, renumbered
+from neocog.data.merge import Merged, merge
 from neocog.data.names import too_few
 from neocog.data.pack import geometry as decide
 from neocog.data.pack import pack
+from neocog.data.paired import scan_masks
 from neocog.data.ranks import moments
 from neocog.data.scan import Scan, refuse, refuse_empty_classes, scan
 from neocog.data.split import held_back
@@ -69,11 +71,12 @@ class Dataset:
     images: Images
     """N pictures, signals or volumes."""
     targets: Tensor
-    """N int64 class indices, N×K float32 labels (0 or 1), or N×K float32 numbers."""
+    """N int64 class indices, N×K float32 labels (0 or 1), N×K float32 numbers, or of masks N×K
+    float32: labelled pixels of each class."""
     weights: Tensor
     """N, float32; 1 where the data has none."""
     kind: TargetKind
-    """`class`, `labels` or `numbers`."""
+    """`class`, `labels`, `numbers` or `mask`."""
     classes: tuple[str, ...]
     """Class, label or column names, in the order of the targets."""
     splits: Mapping[str, Tensor]
@@ -81,7 +84,8 @@ class Dataset:
     names: Sequence[str]
     """N; what each sample is called in reports."""
     size: tuple[int, ...]
-    """Height and width of the network's input; the size of signals or volumes."""
+    """Height and width of the network's input, of masks those of training crops; the size of
+    signals or volumes."""
     channels: int
     """1 or 3; any number for signals and volumes."""
     fingerprint: str
@@ -104,9 +108,17 @@ class Dataset:
     """What was asked for."""
     seed: int
     """Decided which samples were held back."""
+    masks: Images | None = None
+    """N masks, one channel, of the pictures' sizes: the class of each pixel, or `VOID`; None: the
+    targets are no masks."""
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a picture is answered for as it is, whatever its size: pixel by pixel."""
+        return self.masks is not None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {len(ids):,}" for name, ids in self.splits.items())
@@ -117,7 +129,13 @@ class Dataset:
             f"  found {count.found:,}, used {count.used:,}, skipped {count.skipped:,}",
             f"  parts: {parts}",
         ]
-        if self.kind == "class":
+        if self.whole:
+            lines.append(f"  {len(self.classes)} classes, share of the labelled pixels:")
+            lines += [
+                f"    {name}: " + ", ".join(f"{part} {share}" for part, share in row.items())
+                for name, row in self._shares()
+            ]
+        elif self.kind == "class":
             lines.append(f"  {len(self.classes)} classes:")
             for name, *row in self._class_rows():
                 numbers = ", ".join(
@@ -150,6 +168,20 @@ class Dataset:
             f"<b>{escape(head)}</b><pre>{escape(shown.rstrip())}</pre>"
             f"<table><tr>{titles}</tr>{rows}</table>{notes}"
         )
+
+    def _shares(self) -> list[tuple[str, dict[str, str]]]:
+        """Name and share of the labelled pixels in each part."""
+        sums = {part: self.targets[ids].double().sum(0) for part, ids in self.splits.items()}
+        return [
+            (
+                name,
+                {
+                    p: f"{100 * float(one[k] / one.sum().clamp(min=1)):.2f} %"
+                    for p, one in sums.items()
+                },
+            )
+            for k, name in enumerate(self.classes)
+        ]
 
     def _class_rows(self, most: int = 20) -> list[list[Any]]:
         """Name and count in each part; the tail of a long list in one row."""
@@ -221,9 +253,9 @@ def _sign(recipe: DataRecipe) -> str:
     from neocog.data.sources import signature
 
     signatures = {name: signature(source) for name, source in _sources(recipe).items()}
-    return json.dumps(
-        [VERSION, PIL.__version__, recipe.minimum_side, recipe.deep, signatures], sort_keys=True
-    )
+    told = [VERSION, PIL.__version__, recipe.minimum_side, recipe.deep, signatures]
+    told += [] if recipe.ignore is None else [recipe.ignore]
+    return json.dumps(told, sort_keys=True)
 
 
 def _note(signed: str, asked: Asked, dims: int | None) -> Path:
@@ -270,13 +302,18 @@ def _make(
             source,
             minimum_side=recipe.minimum_side,
             deep=recipe.deep,
-            cover=_pair(asked[0]),
+            cover=None if source.target == "mask" else _pair(asked[0]),
             spool=work / "spool" if has_files else None,
             progress=progress,
         )
+        if source.target == "mask":
+            found = scan_masks(
+                source, found, spool=work / "masks", ignore=recipe.ignore, progress=progress
+            )
+            source = replace(source, classes=_classes(found))
         refuse(found.faults, found.count, max_bad=recipe.max_bad, strict=recipe.strict)
         _refuse_lost(merged, found)
-        final = decide(found, *asked)
+        final = decide(found, *asked, few=few)
         folder = pack(
             source,
             found,
@@ -298,6 +335,10 @@ def _make(
         with contextlib.suppress(RunError):  # a full disk costs time next time, nothing else
             write_atomic(target, json.dumps({"pack": folder.name}))
     return packed
+
+
+def _classes(found: Scan) -> tuple[str, ...]:
+    return () if found.masks is None else found.masks.classes
 
 
 def _pair(size: tuple[int, ...] | None) -> tuple[int, int]:
@@ -346,7 +387,10 @@ def _assemble(
 ) -> Dataset:
     """From a pack to a data set: split, match classes, count duplicates."""
     meta = packed.meta
-    targets, names = _match(packed, classes)
+    targets, names = match(packed, classes)
+    masks = None
+    if packed.masks is not None:
+        masks = Images(renumbered(packed, names), packed.sizes, 1)
     counts = packed.counts()
     splits = {
         name: np.flatnonzero(packed.splits == place)
@@ -362,6 +406,7 @@ def _assemble(
     duplicates, remarks = twins(packed.prints, splits, packed.names, meta["kind"])
     return Dataset(
         images=Images(packed.images, packed.sizes, meta["channels"]),
+        masks=masks,
         targets=torch.from_numpy(targets),
         weights=torch.from_numpy(packed.weights),
         kind=meta["target"],
@@ -397,34 +442,19 @@ def _refuse_unteachable(packed: Pack, train: NDArray[np.int64] | None, source: s
         found = np.unique(packed.targets if train is None else packed.targets[train])
         if len(found) < 2:
             raise too_few([packed.meta["classes"][row] for row in found], where)
+    if packed.meta["target"] == "mask":
+        shown = packed.targets if train is None else packed.targets[train]
+        names = [packed.meta["classes"][k] for k in np.flatnonzero(shown.any(axis=0))]
+        if len(names) < 2:
+            error = too_few(names, f"{where}: the masks of the training part")
+            error.add_note("a pixel of 255 has no label; where it stands for a class, save it as 1")
+            raise error
     if train is not None and not packed.weights[train].any():
         raise DataError(
             f"{where}: expected a weight above 0 in the training part, found 0 for all of its "
             f"{len(train):,} samples",
             "a weight says how much a sample counts; without weights each counts 1",
         )
-
-
-def _match(packed: Pack, classes: tuple[str, ...] | None) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Targets in the order of `classes`, matched by name."""
-    own = tuple(packed.meta["classes"])
-    if classes is None or classes == own:
-        return packed.targets, own
-    if packed.meta["target"] == "numbers":
-        order = match_columns(own, classes, "this data")
-        return np.ascontiguousarray(packed.targets[:, order]), classes
-    place = {name: index for index, name in enumerate(classes)}
-    if packed.meta["target"] == "class":
-        refuse_unknown([own[row] for row in set(packed.targets.tolist())], classes, "this data")
-        table = np.array([place.get(name, -1) for name in own], np.int64)
-        return table[packed.targets], classes
-    present = np.flatnonzero(packed.targets.max(axis=0) > 0)
-    refuse_unknown([own[row] for row in present], classes, "this data")
-    labels = np.zeros((len(packed.targets), len(classes)), np.float32)
-    for row, name in enumerate(own):
-        if name in place:
-            labels[:, place[name]] = packed.targets[:, row]
-    return labels, classes
 
 
 def _hold_back(
@@ -484,4 +514,10 @@ def spec(data: Dataset) -> InputSpec:
         means.append(one / count / 255)
         # n·Σx² − (Σx)² in whole numbers: no cancellation.
         stds.append(max(STD_FLOOR, max(0, count * square - one * one) ** 0.5 / count / 255))
-    return InputSpec(channels=data.channels, size=data.size, mean=tuple(means), std=tuple(stds))
+    return InputSpec(
+        channels=data.channels,
+        size=data.size,
+        mean=tuple(means),
+        std=tuple(stds),
+        whole=data.whole,
+    )

@@ -8,6 +8,8 @@ lie the same way, in a type of `records.FULL_SCALE`; they share one size and are
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +95,27 @@ class Images:
     def whole(self, size: tuple[int, ...]) -> bool:
         """Whether every picture has just this height and width, and so no window but itself."""
         return self.uniform and self._size == size
+
+    def runs(self, ids: Tensor, most: int, pixels: int) -> list[tuple[Tensor, tuple[int, ...]]]:
+        """The ids in order, cut into runs of pictures of one size, and the size of each run.
+
+        Args:
+            ids: N, int64, on the host.
+            most: pictures in a run, at most.
+            pixels: H·W over a run, at most, but for a run of one picture.
+        """
+        rows = ids.numpy()
+        heights, widths = self._heights[rows], self._widths[rows]
+        other = (np.diff(heights) != 0) | (np.diff(widths) != 0)
+        edges = [0, *(np.flatnonzero(other) + 1).tolist(), len(rows)]
+        found: list[tuple[Tensor, tuple[int, ...]]] = []
+        for first, end in itertools.pairwise(edges):
+            if first == end:
+                continue
+            size = (int(heights[first]), int(widths[first]))
+            step = max(1, min(most, pixels // max(1, math.prod(size))))
+            found += [(ids[at : min(at + step, end)], size) for at in range(first, end, step)]
+        return found
 
     def ready(self, ids: Tensor, size: tuple[int, ...]) -> Tensor:
         """Ids for the windows of `size` to come, on the device of the pixels; here as they are.

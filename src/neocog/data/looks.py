@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from neocog.data.decode import picture
 from neocog.data.files import Limits, Remark, Undecodable, read_file
+from neocog.data.masks import Values, mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -77,6 +78,8 @@ class Order:
     """False: check only, send no pixels."""
     limits: Limits = field(default_factory=Limits)
     """What a picture may cost."""
+    mask: Values | None = None
+    """The files are masks, which may hold these numbers, and are never scaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,10 @@ def looks(files: Iterable[tuple[str, str | None]], order: Order) -> Iterator[Bat
         place, at = len(table) // ROW.size, len(pixels)
         try:
             data = read_file(path, root=root, limits=limits)
-            found = picture(data, name=path, cover=cover, whole=whole, limits=limits)
+            if order.mask is None:
+                found = picture(data, name=path, cover=cover, whole=whole, limits=limits)
+            else:
+                found = mask(data, name=path, values=order.mask, limits=limits)
             kept = found.pixels if order.pixels else b""
             row = ROW.pack(
                 hashlib.sha256(data).digest(),
@@ -222,12 +228,13 @@ def main(setting: str) -> None:
     """
     # Ctrl-C reaches the whole group; the caller ends its helpers in its own good order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cover, whole, pixels, limits, patience = json.loads(setting)
+    cover, whole, pixels, limits, values, patience = json.loads(setting)
     order = Order(
         cover=None if cover is None else (cover[0], cover[1]),
         whole=whole,
         pixels=pixels,
         limits=Limits(**limits),
+        mask=None if values is None else Values(**values),
     )
     # Only we may write to the pipe: a decoder's own chatter goes where errors go.
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")

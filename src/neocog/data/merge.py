@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neocog.data.samples import Part, Source
+from neocog.data.samples import WORDS, Part, Source
 from neocog.errors import DataError, near
 from neocog.records import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from neocog.data.samples import TargetKind
 
 __all__ = ["Merged", "match_columns", "merge", "refuse_unknown"]
 
@@ -63,7 +61,9 @@ def merge(main: Source, others: Mapping[str, Source]) -> Merged:
             _select(part, [split == name or not has for split in part.splits])
             for part in other.parts
         ]
-        if main.target == "numbers":
+        if main.target == "mask":
+            _refuse_other_classes(main, other, name)
+        elif main.target == "numbers":
             order = match_columns(other.classes, main.classes, f"the {name} part")
             chosen = [replace(part, targets=_reorder(part.targets, order)) for part in chosen]
         else:
@@ -120,25 +120,36 @@ def _select(part: Part, keep: Sequence[bool]) -> Part:
         weights=None if part.weights is None else tuple(part.weights[row] for row in rows),
         files=None if part.files is None else tuple(part.files[row] for row in rows),
         pixels=None if part.pixels is None else part.pixels[np.array(rows, np.int64)],
+        masks=_rows_of(part.masks, rows),
         root=part.root,
     )
+
+
+def _rows_of(masks: Any, rows: Sequence[int]) -> Any:
+    """Some masks of a part."""
+    if isinstance(masks, tuple):
+        return tuple(masks[row] for row in rows)
+    return None if masks is None else masks[np.array(rows, np.int64)]
+
+
+def _refuse_other_classes(main: Source, other: Source, name: str) -> None:
+    """Raises a DataError where the numbers in masks may stand for other classes."""
+    if other.classes != main.classes:
+        here, there = (", ".join(one.classes) or "no list of classes" for one in (main, other))
+        raise DataError(
+            f"the {name} part: expected the classes {here}; found {there}",
+            "masks hold numbers: both sources need the same classes.txt",
+        )
 
 
 def _reorder(targets: Any, order: Sequence[int]) -> Any:
     return tuple(tuple(row[column] for column in order) for row in targets)
 
 
-_WORDS: dict[TargetKind, str] = {
-    "class": "one class a sample",
-    "labels": "any number of labels a sample",
-    "numbers": "numbers",
-}
-
-
 def _refuse_other_kind(main: Source, other: Source, name: str) -> None:
     if main.target != other.target:
         raise DataError(
-            f"the {name} part: expected {_WORDS[main.target]}, found {_WORDS[other.target]}",
+            f"the {name} part: expected {WORDS[main.target]}, found {WORDS[other.target]}",
             f"data.{name} must name a source with the same kind of target as the training data",
         )
 

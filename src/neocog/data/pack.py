@@ -42,15 +42,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neocog.data.samples import Part, Source
+    from neocog.data.samples import MaskSpool, Part, Source
     from neocog.data.scan import Progress, Scan
     from neocog.records import DataCount, Fault
 
-__all__ = ["geometry", "pack"]
+__all__ = ["CROP", "geometry", "pack"]
+
+CROP = 256
+"""Pixels a side of the crops that masks are trained on, at most, unless said otherwise."""
+_GRID = 32
+"""Pixels that a network for masks halves five times: crops are multiples of it where they can."""
 
 
 def geometry(
-    scan: Scan, size: tuple[int, ...] | None, channels: int | None
+    scan: Scan, size: tuple[int, ...] | None, channels: int | None, *, few: bool = False
 ) -> tuple[tuple[int, ...], int]:
     """Input size and channels: as wished, else decided from the pictures.
 
@@ -58,8 +63,18 @@ def geometry(
     median of the shorter sides, rounded down to a multiple of 8, where that is smaller. One
     channel where all pictures are grey. Signals and volumes are as they are.
 
+    Of pictures with masks, which keep their size, it is the crops' that are trained on: up to 256
+    pixels a side, and as much as the smallest picture has.
+
+    Args:
+        scan: what was found.
+        size: what is wished for.
+        channels: what is wished for.
+        few: it is only scored: nothing is cropped.
+
     Raises:
-        DataError: signals or volumes of another size or number of channels than wished.
+        DataError: signals or volumes of another size or number of channels than wished; pictures
+            with masks smaller than the crops, or one that is far smaller than the others.
         ConfigError: pictures of other than 1 or 3 channels are wished for.
     """
     if scan.sides is not None:
@@ -69,6 +84,8 @@ def geometry(
     heights, widths = scan.heights[scan.used], scan.widths[scan.used]
     if channels is None:
         channels = 1 if (scan.channels[scan.used] == 1).all() else 3
+    if scan.masks is not None:
+        return _crop(scan, size, few), channels
     if size is None:
         native = (int(heights[0]), int(widths[0]))
         same = bool((heights == native[0]).all() and (widths == native[1]).all())
@@ -77,6 +94,32 @@ def geometry(
         side = int(np.median(np.minimum(heights, widths))) // 8 * 8
         size = (min(SMALL, max(8, side)),) * 2
     return size, channels
+
+
+def _crop(scan: Scan, size: tuple[int, ...] | None, few: bool) -> tuple[int, ...]:
+    """Height and width of the crops that masks are trained on."""
+    sizes = np.stack([scan.heights[scan.used], scan.widths[scan.used]], 1)
+    least = sizes.min(axis=0) if len(sizes) else np.array((1, 1))
+    remedy = f"take crops of at most {least[0]}×{least[1]}: --set data.size={least[0]},{least[1]}; "
+    remedy += "or leave small pictures out: --set data.minimum_side=…"
+    if size is not None:
+        if not few and (np.array(size) > least).any():
+            raise DataError(
+                f"expected pictures of at least {size[0]}×{size[1]}, the size of the crops; found "
+                f"one of {least[0]}×{least[1]} or less",
+                remedy,
+            )
+        return size
+    usual = np.minimum(np.median(sizes, axis=0), CROP)
+    if not few and (least < usual / 4).any():
+        raise DataError(
+            f"one picture has a side of {least.min()} pixels, most have {int(usual.min())} or more",
+            remedy,
+        )
+    return tuple(
+        side // _GRID * _GRID if side >= _GRID else side
+        for side in np.minimum(least, CROP).tolist()
+    )
 
 
 def _as_it_is(
@@ -101,6 +144,18 @@ class _Facts:
     splits: NDArray[np.uint8]
     targets: NDArray[Any]
     weights: NDArray[np.float32]
+
+
+def _write_masks(
+    path: Path, masks: MaskSpool, kept: NDArray[np.int64], sizes: list[tuple[int, ...]]
+) -> None:
+    """masks.npy: the masks of the kept samples, in order."""
+    total = sum(map(math.prod, sizes))
+    with path.open("wb") as file, masks.path.open("rb") as spool:
+        file.write(npy_header((total,)))
+        for row, size in zip(kept.tolist(), sizes, strict=True):
+            spool.seek(int(masks.offsets[row]))
+            file.write(spool.read(math.prod(size)))
 
 
 def pack(
@@ -136,7 +191,7 @@ def pack(
         DataError: every file changed since the scan.
     """
     began = time.monotonic() if began is None else began
-    facts = _facts(source)
+    facts = _facts(source, scan)
     made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
     if open_pack(made) is not None:
         return made
@@ -148,6 +203,8 @@ def pack(
         made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
     kept = np.flatnonzero(scan.used)
     uniform = writer.finish(scan)
+    if scan.masks is not None:
+        _write_masks(work / "masks.npy", scan.masks, kept, writer.sizes)
     arrays = {
         "targets": facts.targets[kept],
         "weights": facts.weights[kept],
@@ -204,7 +261,7 @@ def _fill(
             progress("pack", len(writer.sizes), scan.count.used)
 
 
-def _facts(source: Source) -> _Facts:
+def _facts(source: Source, scan: Scan) -> _Facts:
     """Targets as numbers; names and splits of all parts in one list."""
     names = [name for part in source.parts for name in part.names]
     splits = [SPLITS.index(split or "train") for part in source.parts for split in part.splits]
@@ -215,7 +272,9 @@ def _facts(source: Source) -> _Facts:
     place = {name: index for index, name in enumerate(source.classes)}
     found: list[Any] = [target for part in source.parts for target in part.targets]
     targets: NDArray[Any]
-    if source.target == "class":
+    if scan.masks is not None:
+        targets = scan.masks.counts.astype(np.float32)
+    elif source.target == "class":
         targets = np.array([place[name] for name in found], np.int64)
     elif source.target == "labels":
         targets = np.zeros((len(names), len(place)), np.float32)
@@ -308,8 +367,10 @@ class _Writer:
 
 def _goals(scan: Scan, size: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
     """Size in the file → size in the pack, of all usable pictures."""
-    found = set(zip(scan.heights.tolist(), scan.widths.tolist(), strict=True))
-    return {stored: covering_size(stored, size) for stored in found if stored != (0, 0)}
+    found = set(zip(scan.heights.tolist(), scan.widths.tolist(), strict=True)) - {(0, 0)}
+    # A picture lies under its mask pixel by pixel, so it keeps its size.
+    kept = scan.masks is not None
+    return {stored: stored if kept else covering_size(stored, size) for stored in found}
 
 
 def _pixels(
@@ -390,6 +451,8 @@ def _is_finished(
     if scan.spool is None or any(part.pixels is not None for part in source.parts):
         return False
     used = scan.used
+    if not np.array_equal(scan.spool.offsets >= 0, used):  # some were left out for their masks
+        return False
     sizes = zip(scan.heights.tolist(), scan.widths.tolist(), strict=True)
     wanted = np.array([goals.get(stored, (0, 0)) for stored in sizes], np.int64).reshape(-1, 2)
     held = np.stack([scan.spool.heights, scan.spool.widths], 1)
@@ -411,7 +474,8 @@ def _again(
                 files.append((part.files[place], str(part.root) if part.root else None))
             row += 1
     # What the scan took is taken again.
-    return look_at_all(files, Order(cover=size, whole=0, limits=Limits(deep=True)))
+    cover = None if scan.masks is not None else size
+    return look_at_all(files, Order(cover=cover, whole=0, limits=Limits(deep=True)))
 
 
 def _without(

@@ -108,8 +108,8 @@ class ResidentImages(Images):
 def resident(data: Dataset, device: torch.device, *, share: float = 0.5) -> Dataset:
     """The data set on a CUDA device where it fits there, else as it is.
 
-    Pixels, targets and weights move; ids of the splits stay on the host. Batches of the result are
-    those of `data`, bit for bit.
+    Pixels, masks, targets and weights move; ids of the splits stay on the host. Batches of the
+    result are those of `data`, bit for bit.
 
     Args:
         data: on the host; it stays as it is.
@@ -119,6 +119,7 @@ def resident(data: Dataset, device: torch.device, *, share: float = 0.5) -> Data
     if device.type != "cuda":
         return data
     needed = data.images.nbytes + data.targets.nbytes + data.weights.nbytes
+    needed += 0 if data.masks is None else data.masks.nbytes
     free, _ = torch.cuda.mem_get_info(device)
     return _moved(data, device) if needed <= share * free else data
 
@@ -128,6 +129,7 @@ def _moved(data: Dataset, device: torch.device) -> Dataset:
     return replace(
         data,
         images=ResidentImages(data.images, device),
+        masks=None if data.masks is None else ResidentImages(data.masks, device),
         targets=data.targets.to(device),
         weights=data.weights.to(device),
     )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neocog.data.samples import Part, Source
+    from neocog.data.samples import MaskSpool, Part, Source
 
 __all__ = [
     "SPOOL_START",
@@ -93,6 +93,8 @@ class Scan:
     """All samples, those that the reader left out among them."""
     spool: Spool | None = None
     """Decoded pixels, where a place for them was given."""
+    masks: MaskSpool | None = None
+    """The masks, where those are the targets."""
     sides: tuple[int, ...] | None = None
     """Length of all signals, or depth, height and width of all volumes, whose heights and widths
     are 0; None: the samples are pictures."""
@@ -340,6 +342,15 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
         ) from error
 
 
+_REMEDIES = {
+    "16-bit": "take their upper 8 bits with --set data.deep=true, convert them, or take them out",
+    "lossy-mask": "save the masks as PNG, from what they were drawn with: JPEG has changed them",
+    "class-range": "a number that stands for no label is told by --set data.ignore=NUMBER",
+    "mask-colors": "save each class as one number a pixel (PNG, grey or palette)",
+}
+"""Code → what can be done where most samples have that fault."""
+
+
 def refuse(
     faults: Sequence[Fault], count: DataCount, *, max_bad: float = 0.01, strict: bool = False
 ) -> None:
@@ -359,9 +370,7 @@ def refuse(
     if grave:
         raise DataError(
             f"{_first(grave)}\n  {len(grave)} of {count.found} samples like this: {_codes(grave)}",
-            "take their upper 8 bits with --set data.deep=true, convert them, or take them out"
-            if grave[0].code == "16-bit"
-            else "`neocog data scan` lists them all",
+            _REMEDIES.get(grave[0].code, "`neocog data scan` lists them all"),
         )
     if strict and skips:
         raise DataError(
@@ -373,7 +382,10 @@ def refuse(
         raise DataError(
             f"{count.skipped} of {count.found} samples are bad, at most {max_bad:.3g} of them may "
             f"be: {_codes(skips)}\n  first: {_first(skips)}",
-            "`neocog data scan` lists them all; --max-bad sets the share that is accepted",
+            _REMEDIES.get(
+                Counter(fault.code for fault in skips).most_common(1)[0][0],
+                "`neocog data scan` lists them all; --max-bad sets the share that is accepted",
+            ),
         )
     if count.used == 0:
         raise DataError(

@@ -19,6 +19,7 @@ from neocog.data.cifar import has_cifar_name, read_cifar, refuse_pickles
 from neocog.data.folder import is_picture, read_folder, split_folders
 from neocog.data.idx import group_of, has_idx_name, read_idx
 from neocog.data.opened import is_hidden, visible
+from neocog.data.pairs import is_paired, read_pairs
 from neocog.data.table import has_table_header, listed_files, read_table
 from neocog.errors import DataError, near
 from neocog.geometry import noun
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "signature"]
 
-_Kind = Literal["folder", "idx", "cifar", "npz", "csv", "archive"]
+_Kind = Literal["folder", "pairs", "idx", "cifar", "npz", "csv", "archive"]
 _KNOWN = (
-    "a source is a folder of class folders, IDX files, CIFAR binaries, an .npz, a .csv, an archive "
-    "of these (zip, tar, tar.gz, tar.bz2, tar.xz), or a name: " + ", ".join(named.NAMES)
+    "a source is a folder of class folders, a folder of pictures and masks, IDX files, CIFAR "
+    "binaries, an .npz, a .csv, an archive of these (zip, tar, tar.gz, tar.bz2, tar.xz), or a "
+    "name: " + ", ".join(named.NAMES)
 )
 
 
@@ -128,6 +130,8 @@ def _read(kind: _Kind, path: Path, few: bool, dims: int | None, channels: int | 
     if kind == "npz":
         return read_arrays(path, few=few, dims=dims, channels=channels)
     _refuse_other_rank(dims, str(path))
+    if kind == "pairs":
+        return read_pairs(path)
     if kind == "folder":
         return read_folder(path, few=few)
     if kind == "csv":
@@ -191,6 +195,8 @@ def _look_folder(root: Path) -> tuple[_Kind, Path]:
             return single
         if not entries:
             raise DataError(f"{where}: expected a data set, found an empty folder", _KNOWN)
+        if is_paired(root):
+            return "pairs", root
         if not folders and len(files) == 1 and not is_picture(files[0].name):
             raise DataError(
                 f"{where}: expected a data set, found only {printable(files[0].name)}",

@@ -10,6 +10,7 @@ anything half done behind a good name.
                   N×L×C, volumes N×D×H×W×C
     sizes.npy     N×2 int64 (N×1, N×3)         prints.npy    N uint64: hash of the packed pixels
     targets.npy   N int64, or N×K float32      weights.npy   N float32
+    masks.npy     where those are the targets: H×W uint8 of each, in one run
     splits.npy    N uint8: 0 train, 1 val, 2 test
     digests.npy   N×32 uint8: SHA-256 of the content
     names.npy, name_ends.npy, faults.jsonl
@@ -143,6 +144,8 @@ class Pack:
     """N; equal for equal packed pixels."""
     names: Names
     """N."""
+    masks: NDArray[np.uint8] | None = None
+    """Flat bytes of all masks, of the pictures' sizes; None: the targets are no masks."""
     meta: dict[str, Any]
     """`target`, `classes`, `size`, `channels`, `counts`, `fingerprint`, `kind`."""
 
@@ -259,9 +262,28 @@ def open_pack(folder: Path) -> Pack | None:
         sizes, images = arrays["sizes"], arrays["images"].reshape(-1)
         if len(images) != int(sizes.prod(axis=1).sum()) * meta["channels"]:
             return None
+        masks = _masks(folder, meta, sizes)
         names = Names(arrays.pop("names"), arrays.pop("name_ends"))
         if len({len(names), *(len(arrays[key]) for key in arrays if key != "images")}) != 1:
             return None
-        return Pack(folder=folder, names=names, meta=meta, **(arrays | {"images": images}))
+        return Pack(
+            folder=folder, names=names, meta=meta, masks=masks, **(arrays | {"images": images})
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _masks(
+    folder: Path, meta: dict[str, Any], sizes: NDArray[np.int64]
+) -> NDArray[np.uint8] | None:
+    """The masks of a pack; None where it has none.
+
+    Raises:
+        ValueError: they do not cover the pictures.
+    """
+    if meta["target"] != "mask":
+        return None
+    masks: NDArray[np.uint8] = np.load(folder / "masks.npy", mmap_mode="c", allow_pickle=False)
+    if masks.dtype != np.uint8 or masks.shape != (int(sizes.prod(axis=1).sum()),):
+        raise ValueError("masks of other sizes than the pictures")
+    return masks

@@ -173,8 +173,13 @@ def _power_of_two(side: int) -> int:
     return 1 << (side - 1).bit_length()
 
 
-def warp(images: Tensor, matrices: Tensor, padding: Padding = "zero") -> Tensor:
-    """Resample each picture once, bilinearly.
+def warp(
+    images: Tensor,
+    matrices: Tensor,
+    padding: Padding = "zero",
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+) -> Tensor:
+    """Resample each picture once.
 
     `grid_sample` takes coordinates scaled to −1 … 1, and for most sizes that scaling rounds: an
     identity would blur by 10⁻⁵. Sides are therefore padded up to a power of two, for which it is
@@ -184,6 +189,7 @@ def warp(images: Tensor, matrices: Tensor, padding: Padding = "zero") -> Tensor:
         images: B×C×H×W float.
         matrices: B×2×3 from `affine`.
         padding: what lies outside.
+        mode: `nearest` for numbers that must not be mixed, as those of masks.
 
     Returns:
         B×C×H×W float, channels_last. Whole-number positions come out bit for bit.
@@ -200,6 +206,6 @@ def warp(images: Tensor, matrices: Tensor, padding: Padding = "zero") -> Tensor:
     if full != (height, width):
         images = F.pad(images, (0, full[1] - width, 0, full[0] - height))
     result = F.grid_sample(
-        images.contiguous(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        images.contiguous(), grid, mode=mode, padding_mode="zeros", align_corners=False
     )
     return result.contiguous(memory_format=torch.channels_last)

@@ -253,7 +253,12 @@ class _Helper:
             "from neocog.data.looks import main; main(sys.argv[2])"
         )
         setting = json.dumps(
-            [order.cover, order.whole, order.pixels, dataclasses.asdict(order.limits), patience]
+            [
+                *(order.cover, order.whole, order.pixels),
+                dataclasses.asdict(order.limits),
+                None if order.mask is None else dataclasses.asdict(order.mask),
+                patience,
+            ]
         )
         try:
             self.process = subprocess.Popen(

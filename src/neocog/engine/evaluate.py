@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from neocog.engine.task import Statistics, Task
     from neocog.layers import Predictor
 
-__all__ = ["EVAL_BATCH", "Evaluation", "eval_batch", "evaluate", "evaluating"]
+__all__ = ["Evaluation", "eval_batch", "evaluate", "evaluating", "together"]
 
 EVAL_BATCH = 256
 """One size for every evaluation: sums of floats depend on how rows are grouped, and a score that
 is repeated must be the same to the last bit."""
+_WHOLE = 16
+"""Pictures that are looked at together where each is answered for pixel by pixel, at most."""
 _PLACES = 1 << 24
 """Places of signals and volumes that are looked at together: those of 256 pictures of 256×256."""
 
@@ -38,6 +40,11 @@ def eval_batch(size: Sequence[int]) -> int:
     if len(size) == 2:
         return EVAL_BATCH
     return max(1, min(EVAL_BATCH, _PLACES // math.prod(size)))
+
+
+def together(data: Dataset) -> int:
+    """Samples of a data set that are looked at together, at most."""
+    return _WHOLE if data.whole else eval_batch(data.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +88,14 @@ def evaluate(
         data: where the pictures are.
         ids: sample ids, int64.
         device: where the predictor is.
-        batch: samples at once, at most. None: `eval_batch`.
+        batch: samples at once, at most. None: `together`.
         between: called after each batch; may raise to leave.
     """
     statistics = task.statistics()
     losses: list[Tensor] = []
     with evaluating(predictor):
-        together = eval_batch(data.size) if batch is None else batch
-        for one in eval_batches(data, ids, batch=together, device=device):
+        most = together(data) if batch is None else batch
+        for one in eval_batches(data, ids, batch=most, device=device):
             outputs = predictor.outputs(one.images)
             loss = task.loss(outputs, one)
             statistics.update(predictor.decode(outputs), loss, one)

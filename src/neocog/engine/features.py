@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neocog.data.augment import Augment
 from neocog.data.batches import eval_batches
 from neocog.data.images import Images
-from neocog.engine.evaluate import EVAL_BATCH, evaluating
+from neocog.engine.evaluate import evaluating, together
 from neocog.engine.job import plain
 from neocog.engine.optim import RATES
 from neocog.layers import Fit, Normalize
@@ -184,7 +184,7 @@ def _features(
     done = 0
     try:
         with evaluating(job.network):
-            for one in eval_batches(job.data, ids, batch=EVAL_BATCH, device=job.device):
+            for one in eval_batches(job.data, ids, batch=together(job.data), device=job.device):
                 answer = job.network(ready(one.images))
                 given = seen.pop()
                 fits = not seen and given.shape == (len(one.ids), layer.in_features)

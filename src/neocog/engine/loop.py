@@ -31,7 +31,7 @@ from neocog.engine.control import (
     Stop,
     check,
 )
-from neocog.engine.evaluate import EVAL_BATCH, evaluate
+from neocog.engine.evaluate import evaluate, together
 from neocog.engine.heads import Heads
 from neocog.engine.job import Outcome, length, set_learning
 from neocog.engine.ledger import Ledger, at_once
@@ -326,7 +326,7 @@ class _Run:
         ids = next((ids for ids in held if ids is not None and len(ids)), None)
         if self.budget is None or ids is None:
             return
-        few, times = ids[:EVAL_BATCH], []
+        few, times = ids[: together(self.data)], []
         for _ in range(PRACTICE):
             began = time.monotonic()
             evaluate(self.predictor, self.job.task, self.data, few, device=self.job.device)
@@ -484,7 +484,7 @@ class _Run:
         if ids is None or not len(ids):
             return {}
         if sample:
-            ids = ids[:: -(-len(ids) // EVAL_BATCH)]
+            ids = ids[:: -(-len(ids) // together(self.data))]
         kept = average.applied(job.network) if average else contextlib.nullcontext()
         began = time.monotonic()
         with kept:

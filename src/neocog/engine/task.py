@@ -51,6 +51,9 @@ class Task(Protocol):
     def outputs(self) -> int:
         """Width of the head."""
 
+    def shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the outputs for one sample of this size: K, or K×H×W."""
+
     def loss(self, outputs: Tensor, batch: Batch, *, training: bool = False) -> Tensor:
         """Loss of each sample, B, before weighting.
 

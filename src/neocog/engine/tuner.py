@@ -44,10 +44,14 @@ if TYPE_CHECKING:
 __all__ = ["Trial", "Tuned", "agreement", "seconds_per_picture", "tune", "within"]
 
 MOST = 8.0
-"""Seconds of measuring, at most, without compiling."""
+"""Seconds of measuring, at most, without compiling, unless the run is long."""
+LONG = 0.01
+"""Share of a long run that measuring may take."""
 LEAST_BATCH = 32
 """Pictures in a measured step, at least. Where whole steps take too long, smaller ones are timed:
 what a layer gains by another layout or precision hardly depends on the batch."""
+LEAST_WHOLE = 4
+"""The same where each pixel is answered for: a picture holds as many samples as pixels."""
 SHARE = 0.05
 """Share of the plain loop's time that measuring may take; twice as much where it would not do for
 more than two candidates."""
@@ -268,7 +272,8 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
     whole = _batches(job)
     plain = _Candidate(job, choices[0])
     # Before any step: in evaluation mode the running statistics count, which steps move.
-    few = [_first(whole[0], LEAST_BATCH)]
+    least = LEAST_WHOLE if job.data.whole else LEAST_BATCH
+    few = [_first(whole[0], least)]
     training = not _draws(_Candidate(job, choices[0]), few[0])
     reference = _gradients(plain, few[0], training)
     plain.warm(few)
@@ -278,15 +283,15 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
     if job.ends is not None:
         total = int((job.ends - time.monotonic()) / each)
     assert total is not None  # a run without an end has epochs
-    budget = min(MOST, SHARE * each * total)
+    budget = min(max(MOST, LONG * each * total), SHARE * each * total)
     # Every candidate takes a step to warm up, some to tell it from noise, and more if it leads.
     share = pictures / (6 * each)
     affordable = int(share * budget / len(choices))
-    if affordable < LEAST_BATCH:
+    if affordable < least:
         # A net whose steps are long has most to gain: at least the most promising one is tried.
         choices, budget = choices[:2], 2 * budget
         affordable = int(share * budget / len(choices))
-    if affordable < LEAST_BATCH:
+    if affordable < least:
         return []
     batches = whole if affordable >= pictures else [_first(whole[0], affordable)]
     ends = time.monotonic() + budget

@@ -37,14 +37,18 @@ __all__ = [
     "Facts",
     "Figure",
     "Headline",
+    "Key",
     "Lines",
     "Note",
     "Page",
     "Picture",
     "Pictures",
     "Section",
+    "Strip",
+    "Strips",
     "Table",
     "data_uri",
+    "png_uri",
     "render",
     "write",
 ]
@@ -87,6 +91,11 @@ class Cell:
     """Smaller text after it, such as an interval."""
     order: float | None = None
     """What the column sorts by; None: the text."""
+    colour: str = ""
+    """`#rrggbb` of a patch before the text: the class in a mask."""
+
+    def __post_init__(self) -> None:
+        _check_colour(self.colour)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +153,54 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """Pictures that belong together, side by side; two a row on a telephone."""
+
+    title: str
+    """What they are of."""
+    detail: str = ""
+    """Found in them, set beside the title."""
+    remark: str = ""
+    """A second line."""
+    images: tuple[str, ...]
+    """Data URIs from `data_uri` or `png_uri`, of pictures of one shape."""
+    captions: tuple[str, ...]
+    """What each picture is, in a word or two."""
+    alts: tuple[str, ...]
+    """What each picture shows."""
+    crisp: bool = False
+    """Enlarge tiny pictures to squares of colour instead of a blur."""
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.captions) == len(self.alts):
+            raise ValueError("expected a caption and an alt for each picture of a strip")
+        for image in self.images:
+            _check_image(image)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strips:
+    """Strips, one below the other."""
+
+    tag: ClassVar[str] = "strips"
+    items: tuple[Strip, ...]
+    """In reading order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What colours stand for."""
+
+    tag: ClassVar[str] = "key"
+    items: tuple[tuple[str, str], ...]
+    """`#rrggbb` and its meaning."""
+
+    def __post_init__(self) -> None:
+        for colour, _ in self.items:
+            _check_colour(colour)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Names and values."""
 
@@ -185,7 +242,7 @@ class Note:
     """`warning` where a reader could draw a wrong conclusion."""
 
 
-Block = Figure | Table | Pictures | Facts | Lines | Code | Note
+Block = Figure | Table | Pictures | Strips | Key | Facts | Lines | Code | Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,15 +319,45 @@ def data_uri(pixels: NDArray[np.uint8], *, longest: int = 320) -> str:
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
     if max(picture.size) > longest:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    options: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True})]
-    if max(picture.size) > 64:
-        options.append(("jpeg", {"quality": 88, "subsampling": 0}))
-    uris = []
-    for name, settings in options:
+
+    def encoded(name: str, **settings: Any) -> bytes:
         buffer = io.BytesIO()
         picture.save(buffer, name, **settings)
-        uris.append(f"data:image/{name};base64,{base64.b64encode(buffer.getvalue()).decode()}")
-    return min(uris, key=len)
+        return buffer.getvalue()
+
+    if max(picture.size) > 64:
+        jpeg = encoded("jpeg", quality=88, subsampling=0)
+        # A photograph is no smaller as a PNG, and to make it as small as it gets takes a hundred
+        # times as long as the JPEG; a quick one tells.
+        if len(encoded("png", compress_level=1)) > 2 * len(jpeg):
+            return _uri("jpeg", jpeg)
+        return min(_uri("jpeg", jpeg), _uri("png", encoded("png", optimize=True)), key=len)
+    return _uri("png", encoded("png", optimize=True))
+
+
+def png_uri(data: bytes) -> str:
+    """A PNG as a data URI, byte for byte: for masks, which no shrinking may blur.
+
+    Raises:
+        ValueError: no PNG.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"expected the bytes of a PNG, found {data[:8]!r}")
+    return _uri("png", data)
+
+
+def _uri(name: str, data: bytes) -> str:
+    return f"data:image/{name};base64,{base64.b64encode(data).decode()}"
+
+
+def _check_colour(colour: str) -> None:
+    """A colour or none: it goes into a style, where other text could do more than colour.
+
+    Raises:
+        ValueError: anything but `#rrggbb`.
+    """
+    if colour and not re.fullmatch(r"#[0-9a-f]{6}", colour):
+        raise ValueError(f"expected a colour as #rrggbb, found {colour!r}")
 
 
 def _check_image(image: str) -> None:

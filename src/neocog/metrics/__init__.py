@@ -8,7 +8,8 @@ row counts once.
 
 - `intervals`: Wilson, the normal interval of a mean, resampling.
 - `rows`: from tensors on any device to checked rows on the host.
-- `classification`, `multilabel`, `regression`: one kind of target each.
+- `classification`, `multilabel`, `regression`, `segmentation`: one kind of target each.
+- `boundary`: outlines of two label maps, matched.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from neocog.metrics.intervals import wilson
 from neocog.metrics.multilabel import MultilabelStatistics
 from neocog.metrics.regression import RegressionStatistics
 from neocog.metrics.rows import refuse_nonfinite
+from neocog.metrics.segmentation import SegmentationStatistics
 
 __all__ = [
     "ClassificationStatistics",
     "MultilabelStatistics",
     "RegressionStatistics",
+    "SegmentationStatistics",
     "direction",
     "refuse_nonfinite",
     "wilson",
@@ -43,6 +46,7 @@ _LARGE = {
     "iou",
     "jaccard",
     "dice",
+    "boundary",
 }
 
 

@@ -10,6 +10,11 @@ pyramid of levels B×C'×H'×W', finest first; and `features`, one `FeatureInfo`
 `forward` answers is a function of the last level alone. Modules never write into a tensor that
 somebody else may hold (no in-place activations), so levels, hooks and traces see what was computed.
 
+A network for masks answers B×outputs×H×W for pictures of any H and W from its smallest size on, and
+from all levels; `size` is that of training crops. Its levels are those of its way down, a child
+called `backbone`, which weights of a classifier find by that name. In the catalogue it has
+`gives="map"`.
+
 Networks with auxiliary heads declare `auxiliary_weight`, that of each such head's loss in the sum,
 and have `forward_auxiliary(x)`: the outputs, then those of each auxiliary head, B×outputs each.
 `forward` leaves the auxiliary heads out.

@@ -1,6 +1,6 @@
 """Knowledge carried over from one network to another, and how much of it may change. Floor 2.
 
-Room models; imports floor 0, analysis, layers and torch. All of it works on any `nn.Module`.
+Room models; imports floor 0, layers, torch and this room. All of it works on any `nn.Module`.
 Weights are matched by name and shape; the rows of output layers by the names of the classes, never
 by their positions.
 """
@@ -8,19 +8,20 @@ by their positions.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neocog.analysis.trace import empty_copy, stand_ins, tensors_in
-from neocog.errors import ConfigError, NeocogError
-from neocog.layers import OUTPUTS, output_layer
+from neocog.errors import ConfigError
+from neocog.layers import output_layer
+from neocog.models.outputs import TRANSPOSED, output_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Carried", "Frozen", "Stage", "carry", "freeze", "output_layers", "rates", "stages"]
 
@@ -31,6 +32,8 @@ ENOUGH = 0.5
 """Share of a network's numbers, but for its output layer, that must be found among the weights;
 less is another architecture, of which a few layers happen to have the same names."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_INSIDE = "backbone"
+"""What networks call the child that a classifier can lend its weights to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,44 +78,6 @@ class Frozen:
     """Names of the parameters, of norms that are kept too."""
     still: tuple[str, ...]
     """Paths of the modules that stay in evaluation mode."""
-
-
-def output_layers(network: nn.Module, sample: Sequence[int]) -> tuple[str, ...]:
-    """Paths of the layers whose rows are the outputs: of the main answer, then of auxiliary heads.
-
-    Found by running the network once without memory; where that cannot be done, by the order of
-    registration.
-
-    Args:
-        network: stays as it is.
-        sample: C×H×W, or with one or three axes behind the channels.
-    """
-    seen: list[tuple[str, Tensor]] = []
-    try:
-        twin = empty_copy(network).train()
-        for path, part in twin.named_modules():
-            if isinstance(part, OUTPUTS):
-                part.register_forward_hook(_noting(seen, path))
-        with torch.no_grad():
-            forward = getattr(twin, "forward_auxiliary", twin)
-            answers = list(tensors_in(forward(*stand_ins([(2, *sample)], twin))))
-    except (NeocogError, RuntimeError, TypeError, ValueError, AssertionError):
-        return (output_layer(network),)
-    if not seen:
-        return (output_layer(network),)
-    known = [next((path for path, one in seen if one is answer), "") for answer in answers]
-    # What comes behind the layer, such as a mean over the picture, hides which one it was.
-    last = [path for path, _ in seen if path not in known[1:]][-1:]
-    main = known[0] if known and known[0] else (last or [output_layer(network)])[0]
-    return tuple(dict.fromkeys([main, *(path for path in known[1:] if path)]))
-
-
-def _noting(seen: list[tuple[str, Tensor]], path: str) -> Callable[..., None]:
-    def note(_module: nn.Module, _given: Any, answer: Any) -> None:
-        if isinstance(answer, Tensor):
-            seen.append((path, answer))
-
-    return note
 
 
 def stages(network: nn.Module, outputs: Sequence[str] = ()) -> tuple[Stage, ...]:
@@ -267,6 +232,10 @@ def carry(
     rows. The first convolution fits itself to another number of channels c: for one it is the sum
     over the channels (so a grey picture is answered as the same picture in colour), for more its
     channels are repeated in turn and scaled by old / c, which keeps the size of the answers.
+    A matrix that became a convolution keeps its numbers.
+
+    A classifier's weights find their place in a child called `backbone`. What they are called
+    elsewhere in the network it may declare in `former`: path in the classifier → path here.
 
     Args:
         network: stays as it is.
@@ -281,18 +250,18 @@ def carry(
         ConfigError: most of the network is not among them.
     """
     state = network.state_dict()
-    tensors = _unwrapped(tensors, state)
+    tensors, names, inside = _matched(tensors, network, state)
     heads = _head_names(network, outputs or (output_layer(network),), state)
-    output, first = {name for names in heads for name in names}, _first_kernel(network, state)
+    output, first = {name for owned, _ in heads for name in owned}, _first_kernel(network, state)
     found: dict[str, Tensor] = {}
     taken, adapted = [], []
     fresh: dict[str, str] = {}
     rows: tuple[str, ...] = ()
-    for names in heads:
-        head = _rows(names, state, tensors, before, after)
+    for owned, both in heads:
+        head = _rows(owned, state, tensors, before, after, both=both)
         found |= head.tensors
         rows = rows or head.classes
-        fresh |= dict.fromkeys(names, head.why) if head.why else {}
+        fresh |= dict.fromkeys(owned, head.why) if head.why else {}
     for name, mine in state.items():
         theirs = tensors.get(name)
         if name in output:
@@ -311,17 +280,21 @@ def carry(
             adapted.append(
                 f"{name}: kernels for {theirs.shape[1]} channels became kernels for {mine.shape[1]}"
             )
+        elif theirs.dim() == 2 and mine.dim() > 2 and mine.flatten(1).shape == theirs.shape:
+            found[name] = theirs.reshape(mine.shape).to(mine.dtype)
+            adapted.append(f"{name}: a matrix of {_shape(theirs)} became kernels of {_shape(mine)}")
         else:
             fresh[name] = f"{_shape(theirs)} there, {_shape(mine)} here"
-    _refuse_other(state, tensors, {*found} - output, output, source)
+    share = {name: one for name, one in state.items() if name.startswith(inside)}
+    _refuse_other(share, tensors, {*found} - output, output, source)
     return Carried(
         tensors={name: found.get(name, mine) for name, mine in state.items()},
         taken=tuple(taken),
         adapted=tuple(adapted),
         classes=rows,
         fresh=fresh,
-        left=tuple(name for name in tensors if name not in state),
-        fingerprint=_fingerprint(tensors),
+        left=tuple(names[name] for name in tensors if name not in state),
+        fingerprint=_fingerprint({names[name]: one for name, one in tensors.items()}),
     )
 
 
@@ -348,7 +321,7 @@ def _refuse_other(
     """
     inner = {name: one.numel() for name, one in state.items() if name not in output}
     whole = sum(inner.values())
-    share = sum(inner[name] for name in found) / whole if whole else 1.0
+    share = sum(inner[name] for name in found if name in inner) / whole if whole else 1.0
     if share >= ENOUGH:
         return
     missed = next((name for name in inner if name not in found), "")
@@ -372,12 +345,34 @@ def _shape(tensor: Tensor) -> str:
     return "×".join(str(size) for size in tensor.shape) or "one number"
 
 
-def _unwrapped(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without what all names begin with, where that makes more of them known."""
-    found = [tensors]
-    while all("." in name for name in found[-1]) and _heads(found[-1]) == 1:
-        found.append({name.partition(".")[2]: one for name, one in found[-1].items()})
-    return max(found, key=lambda names: sum(name in state for name in names))
+_Placed = tuple[Mapping[str, Tensor], Mapping[str, str], str]
+"""Tensors by the names that they have in a network; each of these → that in the file; and what the
+names of those begin with that they can be expected to fill."""
+
+
+def _matched(
+    tensors: Mapping[str, Tensor], network: nn.Module, state: Mapping[str, Tensor]
+) -> _Placed:
+    """The reading of the names that makes most of them known: with or without what all begin with,
+    as the network's own or as a classifier's for its child `_INSIDE`."""
+    former: Mapping[str, str] = getattr(network, "former", {})
+    readings: list[_Placed] = []
+    while True:
+        readings.append((tensors, {name: name for name in tensors}, ""))
+        readings.append(_inside(tensors, former))
+        if not all("." in name for name in tensors) or _heads(tensors) != 1:
+            break
+        tensors = {name.partition(".")[2]: one for name, one in tensors.items()}
+    return max(readings, key=lambda reading: sum(name in state for name in reading[0]))
+
+
+def _inside(tensors: Mapping[str, Tensor], former: Mapping[str, str]) -> _Placed:
+    """A classifier's tensors where `_INSIDE` has them, or where `former` says."""
+    names = {}
+    for name in tensors:
+        path, _, own = name.rpartition(".")
+        names[f"{former[path]}.{own}" if path in former else f"{_INSIDE}.{name}"] = name
+    return {name: tensors[old] for name, old in names.items()}, names, f"{_INSIDE}."
 
 
 def _heads(names: Iterable[str]) -> int:
@@ -398,10 +393,13 @@ def _key(state: Mapping[str, Tensor], parameter: Tensor) -> str:
 
 def _head_names(
     network: nn.Module, outputs: Sequence[str], state: Mapping[str, Tensor]
-) -> list[list[str]]:
-    """Weight and bias of each output layer, by their names in the state dict."""
-    layers = [network.get_submodule(path) for path in outputs]
-    return [[_key(state, one) for one in layer.parameters(recurse=False)] for layer in layers]
+) -> list[tuple[list[str], bool]]:
+    """Weight and bias of each output layer, by their names in the state dict, and whether it takes
+    maps of the classes in, too."""
+    return [
+        ([_key(state, one) for one in part.parameters(recurse=False)], isinstance(part, TRANSPOSED))
+        for part in map(network.get_submodule, outputs)
+    ]
 
 
 def _first_kernel(network: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -427,31 +425,35 @@ def _rows(
     tensors: Mapping[str, Tensor],
     before: Sequence[str],
     after: Sequence[str],
+    *,
+    both: bool,
 ) -> _Head:
     """An output layer with the rows of the classes that both know; weight and bias together, or
-    neither."""
+    neither. With `both`, the second axis of a weight goes by the classes, too."""
     if not before:
         return _Head(tensors={}, classes=(), why="the classes of its rows are not known")
     for name in names:
         mine, theirs = state[name], tensors.get(name)
         if theirs is None:
             return _Head(tensors={}, classes=(), why=f"no {name} there")
-        if mine.shape[1:] != theirs.shape[1:] or (len(theirs), len(mine)) != (
-            len(before),
-            len(after),
-        ):
+        by = min(mine.dim(), 2) if both else 1
+        named = (len(before),) * by + (len(after),) * by
+        if mine.shape[by:] != theirs.shape[by:] or theirs.shape[:by] + mine.shape[:by] != named:
             why = f"{_shape(theirs)} there, {_shape(mine)} here"
             return _Head(tensors={}, classes=(), why=why)
     places = {name: row for row, name in enumerate(before)}
+    known = [row for row, label in enumerate(after) if label in places]
+    theirs_of = [places[after[row]] for row in known]
     found = {name: state[name].clone() for name in names}
-    for row, label in enumerate(after):
-        if label in places:
-            for name, mine in found.items():
-                mine[row] = tensors[name][places[label]]
-    both = tuple(label for label in after if label in places)
-    new = len(after) - len(both)
+    for name, mine in found.items():
+        if both and mine.dim() > 1:
+            for row, old in zip(known, theirs_of, strict=True):
+                mine[row, known] = tensors[name][old, theirs_of].to(mine.dtype)
+        else:
+            mine[known] = tensors[name][theirs_of].to(mine.dtype)
+    new = len(after) - len(known)
     why = f"{new} of {len(after)} classes are new" if new else ""
-    return _Head(tensors=found, classes=both, why=why)
+    return _Head(tensors=found, classes=tuple(after[row] for row in known), why=why)
 
 
 def _channels(kernel: Tensor, count: int) -> Tensor:

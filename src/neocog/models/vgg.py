@@ -2,13 +2,16 @@
 
 Simonyan and Zisserman 2014, arXiv 1409.1556: configurations A, B, D and E. Parameter names and
 shapes in state dicts are those of the widely published weights (features.0, …, classifier.6).
+`VGG16Trunk` is what the networks for masks of 2014 and 2015 begin with.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from neocog.errors import ConfigError, near
 from neocog.models.blocks import (
@@ -20,15 +23,16 @@ from neocog.models.blocks import (
     norm_layer,
     takes_small_stem,
 )
-from neocog.models.trunk import TrunkNet
+from neocog.models.trunk import TrunkNet, publish_trunk_as_features
 from neocog.records import FeatureInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["vgg11", "vgg13", "vgg16", "vgg19"]
+__all__ = ["VGG16Trunk", "vgg11", "vgg13", "vgg16", "vgg16_bn", "vgg19"]
 
 _WIDTHS = (64, 128, 256, 512, 512)
+_VGG16 = (2, 2, 3, 3, 3)
 _GRID = 7
 """Side of the maps that the published classifier takes."""
 _SMALLEST = 32
@@ -40,15 +44,20 @@ _Depths = tuple[int, int, int, int, int]
 
 
 def _trunk(
-    channels: int, depths: _Depths, norm: Norm, *, round_up: bool
+    channels: int,
+    depths: _Depths,
+    norm: Norm,
+    *,
+    pool: Callable[[], nn.Module],
+    widths: tuple[int, ...] = _WIDTHS,
 ) -> tuple[nn.Sequential, list[FeatureInfo]]:
     """The five stages up to the last pooling, and the last layer of each."""
     layers: list[nn.Module] = []
     levels = []
     before = channels
-    for index, (width, depth) in enumerate(zip(_WIDTHS, depths, strict=True)):
+    for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         if index:
-            layers.append(nn.MaxPool2d(2, ceil_mode=round_up))
+            layers.append(pool())
         for _ in range(depth):
             # The published convolutions have a bias with batch norm, too.
             layers.append(nn.Conv2d(before, width, 3, padding=1))
@@ -61,7 +70,56 @@ def _trunk(
     return nn.Sequential(*layers), levels
 
 
-def _factory(name: str, depths: _Depths) -> Callable[..., nn.Module]:
+class VGG16Trunk(nn.Module):
+    """The thirteen convolutions of VGG-16 and the five poolings behind their stages, for networks
+    that answer with maps.
+
+    Halvings round up, so that a picture of any size can be followed back; and they remember where
+    each maximum stood. Levels are taken before pooling: the last layer of each stage. Names in
+    state dicts are those of the published weights.
+
+    Args:
+        channels: 1 for grey, 3 for RGB.
+        norm: after each convolution.
+        width: channels of the first stage; 64 is published.
+    """
+
+    features: tuple[FeatureInfo, ...]
+
+    def __init__(self, channels: int, *, norm: Norm, width: int = _WIDTHS[0]) -> None:
+        super().__init__()
+        self.widths = tuple(width * wide // _WIDTHS[0] for wide in _WIDTHS)
+        pool = partial(nn.MaxPool2d, 2, ceil_mode=True, return_indices=True)
+        self.trunk, levels = _trunk(channels, _VGG16, norm, pool=pool, widths=self.widths)
+        self.features = tuple(
+            dataclasses.replace(level, name=f"trunk.{level.name}") for level in levels
+        )
+        self.pool = pool()
+        publish_trunk_as_features(self)
+
+    def forward(
+        self, x: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """B×C×H×W → of each stage its level B×C'×H'×W', the same pooled, B×C'×⌈H'/2⌉×⌈W'/2⌉, and
+        the places of the maxima in the level, as `nn.MaxPool2d` counts them."""
+        levels, pooled, places = [], [], []
+        for layer in (*self.trunk, self.pool):
+            if isinstance(layer, nn.MaxPool2d):
+                levels.append(x)
+                x, place = layer(x)
+                pooled.append(x)
+                places.append(place)
+            else:
+                x = layer(x)
+        return tuple(levels), tuple(pooled), tuple(places)
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """B×C×H×W → the levels that `features` declares, finest first."""
+        levels, _, _ = self(x)
+        return tuple(levels)
+
+
+def _factory(name: str, depths: _Depths, published_norm: Norm = "none") -> Callable[..., nn.Module]:
     """The factory of one configuration: convolutions in each stage."""
 
     def vgg(
@@ -69,7 +127,7 @@ def _factory(name: str, depths: _Depths) -> Callable[..., nn.Module]:
         channels: int,
         size: tuple[int, int],
         outputs: int,
-        norm: Norm = "none",
+        norm: Norm = published_norm,
         head: Literal["auto", "small", "large"] = "auto",
         hidden: int = 4096,
         dropout: float = 0.5,
@@ -101,8 +159,9 @@ def _factory(name: str, depths: _Depths) -> Callable[..., nn.Module]:
             _SMALLEST_SMALL if small else _SMALLEST,
         )
         grid = (_small_grid(size[0]), _small_grid(size[1])) if small else (_GRID, _GRID)
-        trunk, levels = _trunk(channels, depths, norm, round_up=small)
-        pool = nn.Sequential(nn.MaxPool2d(2, ceil_mode=small), nn.AdaptiveAvgPool2d(grid))
+        halve = partial(nn.MaxPool2d, 2, ceil_mode=small)
+        trunk, levels = _trunk(channels, depths, norm, pool=halve)
+        pool = nn.Sequential(halve(), nn.AdaptiveAvgPool2d(grid))
         classifier = nn.Sequential(
             nn.Linear(_WIDTHS[-1] * grid[0] * grid[1], hidden),
             nn.ReLU(),
@@ -134,7 +193,9 @@ vgg11 = _factory("vgg11", (1, 1, 2, 2, 2))
 224×224."""
 vgg13 = _factory("vgg13", (2, 2, 2, 2, 2))
 """B: 133,047,848 parameters; 11.308 GMAC."""
-vgg16 = _factory("vgg16", (2, 2, 3, 3, 3))
-"""D: 138,357,544 parameters, 138,365,992 with batch norm; 15.470 GMAC."""
+vgg16 = _factory("vgg16", _VGG16)
+"""D: 138,357,544 parameters; 15.470 GMAC."""
+vgg16_bn = _factory("vgg16_bn", _VGG16, "batch")
+"""D with batch norm: 138,365,992 parameters; 15.470 GMAC."""
 vgg19 = _factory("vgg19", (2, 2, 4, 4, 4))
 """E: 143,667,240 parameters; 19.632 GMAC."""

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_MANY = 15
+MANY = 15
 """More classes than this, and numbers no longer fit into a confusion matrix."""
 
 
-def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
+def confusion(
+    counts: Sequence[Sequence[int]], names: Sequence[str], *, shares: bool = False
+) -> Figure:
     """Counts of true class (rows) against answer (columns), shaded by share of the row.
 
     Up to 15 classes each cell holds its count; beyond, the matrix is a map to be read for its
@@ -43,6 +45,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
     Args:
         counts: K×K.
         names: K.
+        shares: write the share of the row in % into each cell: for counts of millions.
 
     Raises:
         ValueError: counts that are not K×K.
@@ -55,12 +58,34 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
     right = np.eye(len(names), dtype=bool)
     depth = np.where(right, share, np.sqrt(share))
     with styled():
-        if len(names) > _MANY:
+        if len(names) > MANY:
             return _confusion_map(depth, names)
-        return _confusion_cells(table, depth, names)
+        cells, worded = (share, _share_text) if shares else (table, _count_text)
+        texts = [[worded(cell) for cell in row] for row in cells.tolist()]
+        return _confusion_cells(table, depth, texts, names)
 
 
-def _confusion_cells(table: NDArray[np.int64], depth: Any, names: Sequence[str]) -> Figure:
+def _count_text(count: int) -> str:
+    return f"{count:,}" if count < 1e5 else f"{count:.2g}"
+
+
+def _share_text(share: float) -> str:
+    """A share above 0 in percent, short enough for a cell.
+
+    >>> _share_text(0.873), _share_text(0.0123), _share_text(0.0001), _share_text(0.9999)
+    ('87', '1.2', '<0.1', '>99')
+    """
+    percent = 100 * share
+    if percent < 0.1:
+        return "<0.1"
+    if 99.5 <= percent < 100:
+        return ">99"
+    return f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}"
+
+
+def _confusion_cells(
+    table: NDArray[np.int64], depth: Any, texts: Sequence[Sequence[str]], names: Sequence[str]
+) -> Figure:
     from matplotlib.patches import Rectangle
 
     n = len(names)
@@ -86,11 +111,11 @@ def _confusion_cells(table: NDArray[np.int64], depth: Any, names: Sequence[str])
             )
             if count:
                 axes.text(
-                    *(column + 0.5, row + 0.5, f"{count:,}" if count < 1e5 else f"{count:.2g}"),
+                    *(column + 0.5, row + 0.5, texts[row][column]),
                     ha="center",
                     va="center_baseline",
                     color=PAPER if alpha > 0.6 else INK,
-                    size=15 if n == 2 else 12 if count < 1000 or n <= 5 else 10,
+                    size=15 if n == 2 else 12 if len(texts[row][column]) < 4 or n <= 5 else 10,
                 )
     _matrix_axes(axes, n, labels, turned)
     return figure
@@ -141,45 +166,65 @@ def _matrix_axes(
     axes.set_ylabel("truth", loc="top", labelpad=8)
 
 
-def confused_pairs(counts: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+def confused_pairs(
+    counts: Sequence[Sequence[int]], *, shares: bool = False
+) -> list[tuple[int, int, int]]:
     """(true class, answer, count) of every confusion that occurs, most frequent first.
+
+    Args:
+        counts: K×K.
+        shares: sort by the share of the true class, so that a rare class is heard.
 
     >>> confused_pairs([[5, 1, 0], [3, 9, 0], [0, 0, 2]])
     [(1, 0, 3), (0, 1, 1)]
+    >>> confused_pairs([[97, 3], [1, 1]], shares=True)
+    [(1, 0, 1), (0, 1, 3)]
     """
     table = np.array(counts, dtype=np.int64)
+    totals = table.sum(axis=1).tolist() if shares else [1] * len(table)
     np.fill_diagonal(table, 0)
     rows, columns = np.nonzero(table)
     found = [(int(r), int(c), int(table[r, c])) for r, c in zip(rows, columns, strict=True)]
-    return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+    return sorted(found, key=lambda pair: (-pair[2] / totals[pair[0]], pair[0], pair[1]))
 
 
-def pairs(counts: Sequence[Sequence[int]], names: Sequence[str], *, top: int = 20) -> Figure:
+def pairs(
+    counts: Sequence[Sequence[int]], names: Sequence[str], *, top: int = 20, shares: bool = False
+) -> Figure:
     """The most frequent confusions as bars: how often, and of how many of the true class.
+
+    Args:
+        counts: K×K.
+        names: K.
+        top: bars at most.
+        shares: draw and sort by the share of the true class instead of the count.
 
     Raises:
         ValueError: no sample was confused.
     """
-    found = confused_pairs(counts)[:top]
+    found = confused_pairs(counts, shares=shares)[:top]
     if not found:
         raise ValueError("expected at least one confusion to draw")
     totals = [sum(row) for row in counts]
+    lengths = [count / totals[true] if shares else count for true, _, count in found]
     with styled():
         figure = blank(440, 22 * len(found) + 40)
         axes = figure.subplots()
         heading(figure, "Most frequent confusions")
         for place, (true, _, count) in enumerate(found):
-            axes.barh(place, count, height=0.62, color=WARM, alpha=0.75, lw=0)
-            share = f"{count:,} of {totals[true]:,}"
+            axes.barh(place, lengths[place], height=0.62, color=WARM, alpha=0.75, lw=0)
+            text = f"{count:,} of {totals[true]:,}"
+            if shares:
+                text = f"{_share_text(lengths[place])} %"
             axes.annotate(
-                *(share, (count, place), (6, 0)),
+                *(text, (lengths[place], place), (6, 0)),
                 textcoords="offset points",
                 va="center",
                 color=MUTED,
             )
         names_of = [f"{label(names[t], 16)} → {label(names[a], 16)}" for t, a, _ in found]
         axes.set_yticks(range(len(found)), names_of)
-        axes.set(ylim=(len(found) - 0.4, -0.6), xlim=(0, 1.02 * found[0][2]), frame_on=False)
+        axes.set(ylim=(len(found) - 0.4, -0.6), xlim=(0, 1.02 * lengths[0]), frame_on=False)
         axes.tick_params(labelcolor=INK)
         axes.set_xticks([])
     return figure
@@ -251,13 +296,15 @@ def whiskers(
             )
         axes.set_yticks(range(len(rows)), [label(row.name) for row in ordered])
         axes.set(xlim=(floor, 1.0), ylim=(len(rows) - 0.4, -0.6))
-        axes.tick_params(axis="y", labelcolor=INK)
+        axes.tick_params(axis="y", labelcolor=INK, pad=7)  # clear of a dot at the floor
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 2.5, 5, 10)))
         axes.xaxis.set_major_formatter(FuncFormatter(whole_percent))
     return figure
 
 
-def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
+def balance(
+    names: Sequence[str], counts: Mapping[str, Sequence[int]], *, unit: str = "sample"
+) -> Figure:
     """How many samples each class has, one bar a class, one segment a split.
 
     Up to 40 classes are named; more are drawn as an outline, largest first.
@@ -265,6 +312,8 @@ def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure
     Args:
         names: K.
         counts: split → K counts; the first split is drawn strongest.
+        unit: what is counted. Of anything but samples, which may be millions, the share of all is
+            written.
 
     Raises:
         ValueError: no classes, or counts of another length.
@@ -273,10 +322,10 @@ def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure
         raise ValueError(f"expected {len(names)} counts a split, and at least one class")
     with styled():
         if len(names) > 40:
-            return _outline(counts)
+            return _outline(counts, unit)
         figure = blank(440, 19 * len(names) + 62)
         axes = figure.subplots()
-        heading(figure, "Samples a class")
+        heading(figure, f"{unit}s a class".capitalize())
         left = np.zeros(len(names))
         shades = ((ACCENT, 0.85), (WARM, 0.8), (MUTED, 0.6))
         for (split, row), (color, alpha) in zip(counts.items(), shades, strict=False):
@@ -292,8 +341,11 @@ def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure
             )
             left = left + np.asarray(row)
         for place, total in enumerate(left):
+            text = f"{int(total):,}"
+            if unit != "sample":
+                text = f"{_share_text(total / left.sum())} %" if total else "0 %"
             axes.annotate(
-                *(f"{int(total):,}", (total, place), (6, 0)),
+                *(text, (total, place), (6, 0)),
                 textcoords="offset points",
                 va="center",
                 color=MUTED,
@@ -307,14 +359,14 @@ def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure
     return figure
 
 
-def _outline(counts: Mapping[str, Sequence[int]]) -> Figure:
+def _outline(counts: Mapping[str, Sequence[int]], unit: str) -> Figure:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     from neocog.plots.style import plain
 
     figure = blank(440, 230)
     axes = figure.subplots()
-    heading(figure, "Samples a class, largest first")
+    heading(figure, f"{unit}s a class, largest first".capitalize())
     for (split, row), color in zip(counts.items(), (ACCENT, WARM, MUTED), strict=False):
         axes.plot(range(1, len(row) + 1), sorted(row, reverse=True), color=color, lw=2, label=split)
     axes.set_ylim(bottom=0)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html
 from neocog.report import answers as told
-from neocog.report import head, history, insides, origins
-from neocog.report.nouns import Finished, Mistake
+from neocog.report import classes, head, history, insides, masks, origins
+from neocog.report.nouns import Finished, Mistake, Segmented
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from neocog.planning.nouns import Network
     from neocog.records import DataCount, Event, Fault, Scores
 
-__all__ = ["Finished", "Mistake", "build", "write"]
+__all__ = ["Finished", "Mistake", "Segmented", "build", "write"]
 
 
 def write(
@@ -35,7 +35,7 @@ def write(
     manifest: Mapping[str, Any],
     events: Sequence[Event],
     scores: Mapping[str, Scores],
-    mistakes: Sequence[Mistake],
+    mistakes: Sequence[Mistake] = (),
     sheet: NDArray[np.uint8] | None,
     faults: Sequence[Fault],
     counts: DataCount,
@@ -44,6 +44,7 @@ def write(
     network: Network | None = None,
     plan: Mapping[str, Any] | None = None,
     began: Sequence[str] = (),
+    segmented: Sequence[Segmented] = (),
 ) -> Path:
     """Write the report of a run as one file.
 
@@ -61,6 +62,7 @@ def write(
         network: what was trained, layer by layer; None where it could not be traced.
         plan: what training was said to take, and what it took, as `evaluation.json` has it.
         began: sentences on what the network began with, where its weights came from elsewhere.
+        segmented: pictures whose every pixel was answered; those with the lowest Jaccard are shown.
 
     Raises:
         RunError: the file cannot be written.
@@ -81,6 +83,7 @@ def write(
         network=network,
         plan=plan,
         began=began,
+        segmented=segmented,
     )
     return html.write(build(run), path)
 
@@ -88,11 +91,12 @@ def write(
 _SECTIONS = (
     told.scores,
     history.learning,
-    told.classes,
-    told.confusion,
+    classes.classes,
+    classes.confusion,
     told.numbers,
     told.confidence,
     told.worst,
+    masks.worst,
     insides.network,
     origins.began,
     origins.seen,

@@ -1,4 +1,4 @@
-"""Sections about what the network answers: scores, classes, mistakes. Room report; floor 4."""
+"""Sections about what the network answers: scores, confidence, mistakes. Room report; floor 4."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html, plots
 from neocog.html import words
+from neocog.measures import is_share
 from neocog.metrics import wilson
 from neocog.records import Interval
-from neocog.report.nouns import SPLITS, finite, is_share
+from neocog.report.nouns import SPLITS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,6 @@ SHOWN = {
     "volume": " Of each volume the middle slice along its first axis is shown.",
 }
 """What is seen of samples that are no pictures."""
-SHOWN_CLASSES = 30
-"""Classes drawn as dots; with more, the lowest."""
 
 
 def scores(run: Finished) -> html.Section | None:
@@ -33,7 +32,7 @@ def scores(run: Finished) -> html.Section | None:
         return None
     rows: list[tuple[html.Cell | str, ...]] = []
     for name in names:
-        cells = (_metric_cell(name, run.scores[part].metrics.get(name)) for part in parts)
+        cells = (metric_cell(name, run.scores[part].metrics.get(name)) for part in parts)
         rows.append((run.called(name), *cells))
     table = html.Table(
         caption="With 95\u00a0% intervals",
@@ -41,10 +40,11 @@ def scores(run: Finished) -> html.Section | None:
         rows=tuple(rows),
         numeric=tuple(range(1, len(parts) + 1)),
     )
-    return html.Section(title="Scores", blocks=(table,))
+    return html.Section(title="Scores", lead=run.kind.scores, blocks=(table,))
 
 
-def _metric_cell(name: str, one: Interval | None) -> html.Cell:
+def metric_cell(name: str, one: Interval | None) -> html.Cell:
+    """A metric with its interval; – where it was not measured."""
     if one is None or not math.isfinite(one.value):
         return html.Cell(text="–")
     if is_share(name):
@@ -52,145 +52,6 @@ def _metric_cell(name: str, one: Interval | None) -> html.Cell:
     else:
         value, low, high = (words.number(number) for number in (one.value, one.low, one.high))
     return html.Cell(text=value, detail=f"{low} to {high}", order=one.value)
-
-
-def classes(run: Finished) -> html.Section | None:
-    """Precision, recall and F1 of each class."""
-    rows = run.scores[run.part].classes if run.part else ()
-    if not rows:
-        return None
-    what = "label" if run.task == "multilabel" else "class"
-    blocks: list[html.Block] = []
-    known = [(row, row.recall) for row in rows if row.recall is not None]
-    if known:
-        lowest = sorted(known, key=lambda pair: pair[1].value)[:SHOWN_CLASSES]
-        mean = math.fsum(recall.value for _, recall in known) / len(known)
-        dots = [
-            plots.Whisker(
-                name=row.name,
-                value=recall.value,
-                low=recall.low,
-                high=recall.high,
-                note=f"{round(recall.value * recall.n):,} of {recall.n:,}",
-            )
-            for row, recall in lowest
-        ]
-        title = "Recall" if len(lowest) == len(known) else f"Recall, {len(lowest)} lowest"
-        blocks.append(
-            html.Figure(
-                svg=plots.svg(plots.whiskers(dots, title=title, line=(mean, "mean"))),
-                alt=f"Recall of each {what} with its interval, lowest first; the table has the "
-                "numbers.",
-                caption=f"The share of each {what} that was found, with 95\u00a0% intervals.",
-            )
-        )
-    blocks.append(
-        html.Table(
-            caption=f"Every {what}, with 95\u00a0% intervals",
-            columns=(what.capitalize(), "Recall", "Precision", "F1", "n"),
-            rows=tuple(
-                (
-                    row.name,
-                    _share_cell(row.recall),
-                    _share_cell(row.precision),
-                    _share_cell(row.f1),
-                    html.Cell(text=f"{row.n:,}", order=row.n),
-                )
-                for row in rows
-            ),
-            numeric=(1, 2, 3, 4),
-            folded=len(rows) > SHOWN_CLASSES,
-        )
-    )
-    lead = _classes_lead(run, what)
-    return html.Section(title=f"How each {what} fares", lead=lead, blocks=tuple(blocks))
-
-
-def _share_cell(one: Interval | None) -> html.Cell:
-    """A share with its interval; – where it is undefined, which sorts below everything."""
-    return _metric_cell("recall", one) if one is not None else html.Cell(text="–", order=-1.0)
-
-
-def _classes_lead(run: Finished, what: str) -> str:
-    rows = run.scores[run.part].classes
-    pairs = [(row.name, row.recall) for row in rows if row.recall is not None]
-    sentences = []
-    if pairs and min(recall.value for _, recall in pairs) < 1:
-        name, recall = min(pairs, key=lambda pair: pair[1].value)
-        sentences.append(
-            f"Lowest recall: {name}, {words.percent(recall.value)} of "
-            f"{words.count(recall.n, run.noun)}."
-        )
-    elif pairs:
-        sentences.append(f"Every {run.noun} of every {what} was found.")
-    absent = sum(row.recall is None for row in rows)
-    if absent:
-        plural = "es" if what == "class" else "s"
-        sentences.append(
-            f"{words.count(absent, what, what + plural)} had no {run.noun} in this part, so recall "
-            "is undefined (–)."
-        )
-    return " ".join(sentences)
-
-
-def confusion(run: Finished) -> html.Section | None:
-    """Which class is taken for which."""
-    counts = run.scores[run.part].confusion if run.part else ()
-    if not counts:
-        return None
-    names = [row.name for row in run.scores[run.part].classes]
-    if len(names) != len(counts):
-        names = [str(name) for name in run.data.get("classes") or range(len(counts))]
-    found = plots.confused_pairs(counts)
-    many = len(names) > 15
-    legend = (
-        "Rows: the truth; columns: the answer. Blue on the diagonal: the share of the row that is "
-        "right. Orange: mistakes, shaded by the root of their share so that rare ones are seen."
-    )
-    if len(names) > 40:
-        legend += " Classes are numbered in the order of the data."
-    blocks: list[html.Block] = [
-        html.Figure(
-            svg=plots.svg(plots.confusion(counts, names)),
-            alt=f"Confusion matrix of {len(names)} classes.",
-            caption=legend,
-        )
-    ]
-    if many and found:
-        blocks.append(
-            html.Figure(
-                svg=plots.svg(plots.pairs(counts, names)),
-                alt="The most frequent confusions as bars, also in the table.",
-                caption=f"Truth → answer, and how many of all {run.noun}s of the true class.",
-            )
-        )
-    if not found:
-        lead = "Nothing was mistaken for anything else."
-    else:
-        true, answer, number = found[0]
-        lead = (
-            f"Most often {names[true]} is taken for {names[answer]}: {number:,} of "
-            f"{words.count(sum(counts[true]), run.noun)}."
-        )
-        rows = tuple(
-            (
-                names[t],
-                names[a],
-                html.Cell(text=f"{c:,}", order=c),
-                html.Cell(text=words.percent(c / sum(counts[t])), order=c / sum(counts[t])),
-            )
-            for t, a, c in found[:100]
-        )
-        blocks.append(
-            html.Table(
-                caption="Every confusion" if len(found) <= 100 else "The 100 commonest confusions",
-                columns=("Truth", "Answer", f"{run.noun}s".capitalize(), "Of the class"),
-                rows=rows,
-                numeric=(2, 3),
-                folded=True,
-            )
-        )
-    return html.Section(title="What is taken for what", lead=lead, blocks=tuple(blocks))
 
 
 def numbers(run: Finished) -> html.Section | None:
@@ -316,12 +177,9 @@ def worst(run: Finished) -> html.Section | None:
                 crisp=max(one.picture.shape[:2]) <= 64,
             )
         )
-    lead = "Truth → answer, furthest off first."
-    if run.task != "regress":
-        known = any(one.confidence is not None for one in run.mistakes)
-        lead = "Truth → answer, with the probability of both; " if known else "Truth → answer; "
-        lead += "largest loss first. Look for wrong labels: this is where they hide."
-    lead += SHOWN.get(run.noun, "")
+    known = any(one.confidence is not None for one in run.mistakes)
+    lead = "Truth → answer, with the probability of both; " if known else "Truth → answer, "
+    lead += run.kind.mistakes + SHOWN.get(run.noun, "")
     return html.Section(
         title="Worst mistakes", lead=lead, blocks=(html.Pictures(items=tuple(items)),)
     )

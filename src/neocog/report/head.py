@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html
 from neocog.html import words
-from neocog.report.nouns import PARTS, SPLITS, finite, is_share, total
+from neocog.measures import is_share
+from neocog.report.nouns import PARTS, SPLITS, finite, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,27 +16,15 @@ if TYPE_CHECKING:
     from neocog.records import Interval
     from neocog.report.nouns import Finished
 
-_TASKS = {
-    "classify": "{noun} classification",
-    "multilabel": "multi-label classification",
-    "regress": "regression",
-}
-_LEADING = {
-    "classify": ("accuracy", "loss"),
-    "multilabel": ("mean_average_precision", "macro_f1", "micro_f1", "accuracy", "loss"),
-    "regress": ("mae", "rmse", "r2", "loss"),
-}
-"""The headline is the first of these that was measured."""
-
 
 def subtitle(run: Finished) -> str:
     """Task, size of the task and length of the training in one sentence."""
-    task = _TASKS.get(run.task, run.task or "a task")
+    task = run.kind.title or run.task or "a task"
     task = task.replace("{noun}", "image" if run.noun == "picture" else run.noun)
     text = task[:1].upper() + task[1:]
     classes = run.data.get("classes") or ()
-    if classes and run.task != "regress":
-        text += f", {len(classes):,} {'labels' if run.task == 'multilabel' else 'classes'}"
+    if classes and run.kind.classes:
+        text += f", {words.count(len(classes), *run.kind.classes)}"
     if not run.epochs:
         return text + "; no epoch was finished."
     seconds = total(run.epochs, "seconds")
@@ -48,8 +37,7 @@ def headline(run: Finished) -> html.Headline | None:
     if not run.part:
         return None
     metrics = run.scores[run.part].metrics
-    leading = _LEADING.get(run.task, ())
-    name = next((name for name in leading if name in metrics), next(iter(metrics), ""))
+    name = next((n for n in (*run.kind.leading, *metrics) if n in metrics), "")
     if not name:
         return None
     one = metrics[name]
@@ -60,7 +48,7 @@ def headline(run: Finished) -> html.Headline | None:
         return html.Headline(number=words.number(one.value), words=said)
     value, low, high = words.percent_range(one)
     ends = f"95\u00a0% interval {low} to {high}"
-    if name != "accuracy" or run.task != "classify":
+    if name != "accuracy" or not run.kind.baseline:
         said = f"{run.called(name)} on {pictures}, {ends}"
         return html.Headline(number=value, words=said, ruler=_ruler(one))
     sizes = [row.n for row in run.scores[run.part].classes]
@@ -90,9 +78,8 @@ def facts(run: Finished) -> tuple[tuple[str, str], ...]:
         channels = words.count(data.get("channels") or 1, "channel")
         if run.noun == "picture":
             channels = "grey" if data.get("channels") == 1 else "colour"
-        found.append(
-            (f"{run.noun}s".capitalize(), f"{' × '.join(map(str, data['size']))}, {channels}")
-        )
+        sized = run.kind.size.replace("{noun}", run.noun).capitalize()
+        found.append((sized, f"{' × '.join(map(str, data['size']))}, {channels}"))
     found += [
         (f"{SPLITS.get(name, name)} part".capitalize(), f"{number:,}")
         for name, number in (data.get("splits") or {}).items()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from neocog import html, plots
 from neocog.errors import ConfigError
 from neocog.html import words
+from neocog.measures import is_share
 from neocog.metrics import direction
-from neocog.report.nouns import finite, is_share
+from neocog.report.nouns import finite
 
 if TYPE_CHECKING:
     from neocog.report.nouns import Finished
@@ -121,13 +122,9 @@ def _rate(run: Finished) -> plots.Line | None:
 def _score_name(run: Finished) -> str:
     """The score that is drawn: what the task is judged by, else the first one logged."""
     names = list(dict.fromkeys(name for row in run.epochs for name in row))
-    wanted = {
-        "classify": ("val_accuracy",),
-        "multilabel": ("val_mean_average_precision", "val_macro_f1", "val_micro_f1"),
-        "regress": ("val_mae", "val_rmse", "val_r2"),
-    }.get(run.task, ())
+    wanted = [f"val_{name}" for name in run.kind.leading]
     others = [name for name in names if name.startswith("val_") and name not in _OTHERS]
-    return next((name for name in wanted if name in names), others[0] if others else "")
+    return next((name for name in (*wanted, *others) if name in names), "")
 
 
 def _lead(run: Finished, score: str, held: plots.Line | None) -> str:

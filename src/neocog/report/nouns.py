@@ -1,4 +1,4 @@
-"""What a report is about, and what its scores are called. Room report; floor 4."""
+"""What a report is about. Room report; floor 4."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neocog.geometry import noun
+from neocog.measures import called
 from neocog.models import catalog
+from neocog.report.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,21 +24,6 @@ PARTS = {"test": "test", "val": "held-out"}
 """How the pictures of a part are called."""
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 """How the parts themselves are called."""
-METRICS = {
-    "accuracy": "accuracy",
-    "top5": "top-5 accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "mean_average_precision": "mean average precision",
-    "subset_accuracy": "all labels right",
-    "hamming_loss": "wrong labels (Hamming)",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "r2": "R²",
-    "loss": "loss",
-}
-_SHARES = {"accuracy", "top5", "f1", "precision", "recall", "hamming"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +45,27 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segmented:
+    """One picture whose every pixel was answered."""
+
+    picture: NDArray[np.uint8]
+    """H×W×C, C 1 or 3."""
+    truth: NDArray[np.uint8]
+    """H×W, the class of each pixel, or `records.VOID`."""
+    answer: NDArray[np.uint8]
+    """H×W, the class that was answered for each pixel."""
+    name: str
+    """Where it comes from: its path, or `test[17]`."""
+    jaccard: float
+    """Mean Jaccard of this picture alone, over the classes that occur in it."""
+
+    def __post_init__(self) -> None:
+        shapes = self.picture.shape[:2], self.truth.shape, self.answer.shape
+        if len(set(shapes)) > 1:
+            raise ValueError(f"expected picture, truth and answer of one size, found {shapes}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """Everything about a run that is over; the arguments of `neocog.report.write`."""
 
@@ -74,6 +82,7 @@ class Finished:
     network: Network | None = None
     plan: Mapping[str, Any] | None = None
     began: Sequence[str] = ()
+    segmented: Sequence[Segmented] = ()
 
     @property
     def part(self) -> str:
@@ -93,8 +102,18 @@ class Finished:
 
     @property
     def task(self) -> str:
-        """`classify`, `multilabel` or `regress`."""
+        """The task's name."""
         return str((self.manifest.get("task") or {}).get("name", ""))
+
+    @property
+    def kind(self) -> Kind:
+        """How to tell of the task."""
+        return kind_of(self.task)
+
+    @property
+    def unit(self) -> str:
+        """What rows of classes and confusions count."""
+        return self.kind.unit or self.noun
 
     @property
     def model(self) -> str:
@@ -114,7 +133,8 @@ class Finished:
         """A metric's name in words; R² says so where it is a mean over several columns."""
         measured = self.scores[self.part].metrics if self.part else ()
         mean = name == "r2" and any(one.startswith("r2:") for one in measured)
-        return called(name, self.task) + (" (mean of the columns)" if mean else "")
+        word = self.kind.called.get(name) or called(name)
+        return word + (" (mean of the columns)" if mean else "")
 
 
 def total(rows: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -127,21 +147,3 @@ def finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def is_share(name: str) -> bool:
-    """Whether a metric of this name is a share of 1; `mae:column` is what `mae` is."""
-    return bool(_SHARES & set(name.partition(":")[0].split("_")))
-
-
-def called(name: str, task: str = "classify") -> str:
-    """A metric's name in words.
-
-    >>> called("macro_f1"), called("mae:age"), called("accuracy", "multilabel")
-    ('macro F1', 'mean absolute error, age', 'all labels right')
-    """
-    if name == "accuracy" and task == "multilabel":
-        return "all labels right"
-    base, _, column = name.partition(":")
-    word = METRICS.get(base, base.replace("_", " "))
-    return f"{word}, {column}" if column else word

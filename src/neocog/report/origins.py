@@ -84,23 +84,28 @@ def data(run: Finished) -> html.Section | None:
     counts = run.data.get("class_counts") or {}
     counts = {split: row for split, row in counts.items() if len(row) == len(names)}
     if names and counts:
+        unit = run.kind.unit or "sample"
         blocks.append(
             html.Figure(
-                svg=plots.svg(plots.balance(names, counts)),
-                alt=f"Samples of each of {len(names)} classes by part.",
-                caption=_balance_words(names, counts),
+                svg=plots.svg(plots.balance(names, counts, unit=unit)),
+                alt=f"{unit}s of each of {len(names)} classes by part.".capitalize(),
+                caption=_balance_words(names, counts, run.kind.unit),
             )
         )
     blocks += _faults(run.faults)
     return html.Section(title="The data", lead=lead, blocks=tuple(blocks))
 
 
-def _balance_words(names: list[str], counts: dict[str, list[int]]) -> str:
+def _balance_words(names: list[str], counts: dict[str, list[int]], unit: str) -> str:
     totals = [sum(row[i] for row in counts.values()) for i in range(len(names))]
     large, small = max(totals), min(totals)
     if large == small:
-        return f"Every class has {words.count(large, 'sample')}."
+        return f"Every class has {words.count(large, unit or 'sample')}."
     most, least = names[totals.index(large)], names[totals.index(small)]
+    if unit:
+        large_words, small_words = (words.percent(n / sum(totals)) for n in (large, small))
+        end = f" of all {unit}s that have a label"
+        return f"Largest class: {most}, {large_words}; smallest: {least}, {small_words}{end}."
     return f"Largest class: {most}, {large:,}; smallest: {least}, {small:,}."
 
 

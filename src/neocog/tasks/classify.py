@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,8 +16,10 @@ from neocog.records import TaskSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from neocog.config import LossRecipe
     from neocog.records import Batch
 
 __all__ = ["Classify"]
@@ -38,6 +41,29 @@ class Classify:
     Raises:
         ConfigError: repeated names, ε out of range, or weights that do not fit.
     """
+
+    SETTINGS = ("label_smoothing", "class_weights")
+
+    @classmethod
+    def for_data(
+        cls, classes: Sequence[str], targets: NDArray[Any], kind: str, loss: LossRecipe
+    ) -> Classify:
+        """The task for training samples of these class indices, N.
+
+        Raises:
+            ConfigError: fewer than two classes, or weights that only masks have.
+        """
+        if len(classes) < 2:
+            raise ConfigError(
+                f"expected at least two classes, got {list(classes)}",
+                "there is nothing to tell apart",
+            )
+        if loss.class_weights == "median_frequency":
+            raise ConfigError(
+                "loss.class_weights=median_frequency is for masks", "balanced is for classes"
+            )
+        weights = None if loss.class_weights == "none" else _balanced(targets, len(classes))
+        return cls(classes=classes, label_smoothing=loss.label_smoothing, class_weights=weights)
 
     def __init__(
         self,
@@ -67,6 +93,10 @@ class Classify:
     def outputs(self) -> int:
         """One output a class."""
         return len(self.classes)
+
+    def shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """One row of outputs for each sample, whatever its size."""
+        return (self.outputs,)
 
     def loss(self, outputs: Tensor, batch: Batch, *, training: bool = False) -> Tensor:
         """Cross-entropy of each sample, B, in nats; float32 at least.
@@ -129,3 +159,16 @@ class Classify:
     def truth(self, targets: Tensor) -> list[str]:
         """Class indices B → class names, in the words of `answer`."""
         return [self.classes[index] for index in targets.tolist()]
+
+
+def _balanced(targets: NDArray[Any], size: int) -> list[float]:
+    """n / (K · count) for each of the K classes that occur, so that samples weigh 1 on average.
+
+    A class without training samples weighs 1; there is nothing to balance.
+
+    >>> _balanced(np.array([0, 0, 0, 1]), 3)
+    [0.6666666666666666, 2.0, 1.0]
+    """
+    counts = np.bincount(targets.astype(np.int64), minlength=size)
+    occur = int((counts > 0).sum())
+    return [len(targets) / (occur * int(count)) if count else 1.0 for count in counts]

@@ -15,8 +15,10 @@ from neocog.records import TaskSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from neocog.config import LossRecipe
     from neocog.records import Batch
 
 __all__ = ["Multilabel"]
@@ -37,6 +39,15 @@ class Multilabel:
         ConfigError: repeated names, or ε out of range.
     """
 
+    SETTINGS = ("label_smoothing",)
+
+    @classmethod
+    def for_data(
+        cls, classes: Sequence[str], targets: NDArray[Any], kind: str, loss: LossRecipe
+    ) -> Multilabel:
+        """The task for training samples of these labels, N×K of 0 and 1."""
+        return cls(classes=classes, label_smoothing=loss.label_smoothing)
+
     def __init__(self, *, classes: Sequence[str], label_smoothing: float = 0.0) -> None:
         if not classes or len(set(classes)) != len(classes):
             raise ConfigError(f"expected labels with different names, got {list(classes)}")
@@ -51,6 +62,10 @@ class Multilabel:
     def outputs(self) -> int:
         """One output a label."""
         return len(self.classes)
+
+    def shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """One row of outputs for each sample, whatever its size."""
+        return (self.outputs,)
 
     def loss(self, outputs: Tensor, batch: Batch, *, training: bool = False) -> Tensor:
         """Binary cross-entropy of each sample, B, in nats a label; float32 at least.

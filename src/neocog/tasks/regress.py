@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from neocog.errors import ConfigError, near
+from neocog.errors import ConfigError, DataError, near
 from neocog.metrics import RegressionStatistics, refuse_nonfinite
 from neocog.records import TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from neocog.config import LossRecipe
     from neocog.records import Batch
 
 __all__ = ["Regress"]
@@ -46,6 +49,28 @@ class Regress:
     Raises:
         ConfigError: arguments that do not fit each other.
     """
+
+    SETTINGS = ("kind", "delta")
+
+    @classmethod
+    def for_data(
+        cls, classes: Sequence[str], targets: NDArray[Any], kind: str, loss: LossRecipe
+    ) -> Regress:
+        """The task for training samples of these numbers, N×K, or class indices N of classes that
+        are called like numbers.
+
+        Raises:
+            ConfigError: a class that is called otherwise.
+            DataError: a number that is not finite.
+        """
+        values = _numbers(classes) if kind == "class" else []
+        return cls(
+            columns=["value"] if values else classes,
+            kind=loss.kind,
+            delta=loss.delta,
+            values=values,
+            **_units(np.asarray(values)[targets][:, None] if values else targets),
+        )
 
     def __init__(
         self,
@@ -89,6 +114,10 @@ class Regress:
     def outputs(self) -> int:
         """One output a column."""
         return len(self.classes)
+
+    def shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """One row of outputs for each sample, whatever its size."""
+        return (self.outputs,)
 
     def loss(self, outputs: Tensor, batch: Batch, *, training: bool = False) -> Tensor:
         """Loss of each sample, B, in standard deviations of the targets (squared: their squares).
@@ -160,3 +189,38 @@ class Regress:
         if len(row) == 1:
             return f"{row[0]:.6g}"
         return ", ".join(f"{name}={one:.6g}" for name, one in zip(self.classes, row, strict=True))
+
+
+def _numbers(names: Sequence[str]) -> list[float]:
+    """Class names as numbers.
+
+    Raises:
+        ConfigError: a name is no number.
+    """
+    values = []
+    for name in names:
+        try:
+            value = float(name)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"task regress needs numbers, but class {name!r} is none",
+                "--task classify fits, and so does --task auto",
+            )
+        values.append(value)
+    return values
+
+
+def _units(targets: NDArray[Any]) -> dict[str, list[float]]:
+    """Mean and standard deviation of each column; a column that does not vary has 1 for the latter.
+
+    Raises:
+        DataError: a number is NaN or infinite.
+    """
+    numbers = targets.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise DataError("expected finite numbers as targets, got NaN or infinity")
+    std = numbers.std(axis=0)
+    std[np.ptp(numbers, axis=0) == 0] = 1.0
+    return {"mean": numbers.mean(axis=0).tolist(), "std": std.tolist()}

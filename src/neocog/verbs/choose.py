@@ -42,6 +42,8 @@ LOOK = 1 / 3
 """A look at a picture against a training step on it in fp32: forward alone."""
 FALLBACK = "cnn"
 """Where no time is given, or no candidate takes these pictures."""
+FOR_PIXELS = "unet"
+"""Where each pixel is answered for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,8 @@ def choose(
     if recipe.model != "auto":
         return usual.under(recipe, recipe.model, told, data.kind), data
     found: list[_Candidate] = []
-    if ends is not None and len(data.size) == 2:  # the ladder was measured on pictures
+    # The ladder was measured on pictures, of which each has one answer.
+    if ends is not None and len(data.size) == 2 and not data.whole:
         spec = dataset.spec(data)
         stop = time.monotonic() + SHARE * (ends - time.monotonic())
         for rung in ladder.rungs():
@@ -94,7 +97,8 @@ def choose(
             if candidate is not None:
                 found.append(candidate)
     if not found:
-        return usual.under(recipe, FALLBACK, told, data.kind), data
+        model = FOR_PIXELS if data.whole else FALLBACK
+        return usual.under(recipe, model, told, data.kind), data
     rung, _ = ladder.best([(one.rung, one.pictures) for one in found])
     chosen = next(one for one in found if one.rung is rung)
     if chosen.recipe.data.size != recipe.data.size:

@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from neocog.measures import is_share
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import TextIO
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from neocog.records import Event
 
 __all__ = ["Console", "Expected", "clock", "epoch_line"]
+
+_TOLD = {"val_jaccard", "val_accuracy", "val_mean_average_precision", "val_mae", "val_r2"}
+"""Scores that the line about an epoch has room for; where none is among them, the first."""
 
 
 def clock(seconds: float) -> str:
@@ -44,11 +49,11 @@ def epoch_line(values: Any, epochs: int | None, left: float) -> str:
     """
     number = f"{values['epoch']:{len(str(epochs))}d}/{epochs}" if epochs else values["epoch"]
     shown = [f"epoch {number}", f"loss {values['loss']:.4f}"]
-    for name in ("val_loss", "val_accuracy", "val_mean_average_precision", "val_mae", "val_r2"):
-        if name in values:
-            value = values[name]
-            share = name in ("val_accuracy", "val_mean_average_precision")
-            shown.append(f"{name} {100 * value:.1f} %" if share else f"{name} {value:.4f}")
+    scores = [name for name in values if name.startswith("val_") and name != "val_loss"]
+    told = [name for name in scores if name in _TOLD] or scores[:1]
+    for name in (*(["val_loss"] if "val_loss" in values else ()), *told):
+        value = values[name]
+        shown.append(f"{name} {100 * value:.1f} %" if is_share(name) else f"{name} {value:.4f}")
     shown.append(f"{values['images_per_second']:,.0f} images/s")
     shown.append(f"{clock(left)} left")
     return "  ".join(shown)

@@ -47,11 +47,13 @@ def _classes(scores: Scores) -> list[str]:
     if not scores.classes:
         return []
     width = max(5, *(len(row.name) for row in scores.classes))
-    lines = [f"  {'class':{width}}  precision   recall       f1        n"]
+    # What overlaps is told of masks alone; a class that does not occur has none.
+    masks = any(row.jaccard is not None for row in scores.classes)
+    titles = [*(["  Jaccard"] if masks else []), "precision", "   recall", "       f1"]
+    most = max(len(f"{row.n:,}") for row in scores.classes)
+    lines = [f"  {'class':{width}}  {''.join(titles)} {'n':>{max(8, most)}}"]
     for row in scores.classes:
-        cells = [
-            "        –" if value is None else f"{100 * value.value:7.1f} %"
-            for value in (row.precision, row.recall, row.f1)
-        ]
-        lines.append(f"  {row.name:{width}}  {''.join(cells)} {row.n:8,}")
+        values = (*([row.jaccard] if masks else []), row.precision, row.recall, row.f1)
+        cells = ["        –" if one is None else f"{100 * one.value:7.1f} %" for one in values]
+        lines.append(f"  {row.name:{width}}  {''.join(cells)} {row.n:{max(8, most)},}")
     return lines

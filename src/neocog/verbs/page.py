@@ -14,8 +14,8 @@ from neocog import report, tasks
 from neocog.analysis.trace import TraceError
 from neocog.data import augment
 from neocog.data.faces import faces
-from neocog.metrics import RegressionStatistics
 from neocog.planning.make import describe, remarked
+from neocog.verbs import masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,14 +60,12 @@ def write(
     }
     manifest["task"] = {"name": bundle.task.name, "args": dict(bundle.task.args)}
     part = next((name for name in ("test", "val") if name in found), None)
-    mistakes = _mistakes(run, data, part, found[part][1]) if part else []
-    statistics = found[part][1].statistics if part else None
+    shown = _SHOWN.get(bundle.task.name, _usual)(run, data, part, found[part][1]) if part else {}
     return report.write(
         run.path / "report.html",
         manifest=manifest,
         events=run.events,
         scores={name: scores for name, (scores, _) in found.items()},
-        mistakes=mistakes,
         sheet=augment.contact_sheet(data, job.augment),
         faults=data.faults,
         counts=data.counts["all"],
@@ -79,10 +77,10 @@ def write(
             kind=data.kind,
             uniform=data.images.uniform,
         ),
-        answers=statistics.pairs() if isinstance(statistics, RegressionStatistics) else None,
         network=_network(job, bundle.model.name),
         plan=plan,
         began=began,
+        **shown,
     )
 
 
@@ -93,6 +91,20 @@ def _network(job: Job, name: str) -> Network | None:
     except TraceError:
         return None
     return remarked(found, None)
+
+
+def _usual(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, Any]:
+    """What a report shows of a task that has one answer a sample: its worst mistakes."""
+    return {"mistakes": _mistakes(run, data, part, result)}
+
+
+def _numbers(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, Any]:
+    """What a report shows of regression: also truths beside answers."""
+    return _usual(run, data, part, result) | {"answers": result.statistics.pairs()}  # type: ignore[attr-defined]
+
+
+_SHOWN = {"regress": _numbers, "segment": masks.shown}
+"""Task → what of its answers `report.write` is handed; others have the usual."""
 
 
 def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[report.Mistake]:

@@ -60,7 +60,7 @@ def plan(
         batch: samples of a training step. None: the recipe's, else 32.
         recipe: precision, layout, device and optimiser; None: the usual ones; a run's own.
         outputs: width of the last layer of a network of the catalogue. None: 1,000; 10 for
-            samples of up to 64 pixels.
+            samples of up to 64 pixels; 21, as PASCAL VOC has, where each pixel is answered for.
         model: names a run's foreign factory again, which is then run.
         time: say how long, too; that needs a profile of this machine, measured once.
         measure: time every distinct operation of this network.
@@ -229,7 +229,9 @@ def _built(
     import torch
 
     channels, size = sample[0], tuple(sample[1:])
-    wide = (10 if max(size) <= 64 else 1000) if outputs is None else outputs
+    entry = catalog.CATALOG.get(name)
+    usual = 21 if entry and entry.gives == "map" else 10 if max(size) <= 64 else 1000
+    wide = usual if outputs is None else outputs
     with without_memory() if device == "meta" else torch.device(device):
         return catalog.build(
             name, channels=channels, size=size, outputs=wide, args=recipe.model_args

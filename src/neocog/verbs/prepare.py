@@ -193,7 +193,7 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
             if kinds
             else f"it is called with B×{LAYOUTS[len(spec.size)]}",
         ) from error
-    wanted = (2, task.outputs)
+    wanted = (2, *task.shape(spec.size))
     if not isinstance(found, torch.Tensor):
         raise ConfigError(
             f"the network gives a {type(found).__name__}, expected one tensor {wanted}",
@@ -203,5 +203,7 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
         raise ConfigError(
             f"the network gives {tuple(found.shape)} for two {noun(spec.size)}s, this task needs "
             f"{wanted}",
-            f"its last layer must have {task.outputs} outputs",
+            f"its last layer must have {task.outputs} outputs"
+            if len(wanted) == 2
+            else "each pixel is answered for by " + ", ".join(catalog.names(gives="map")),
         )

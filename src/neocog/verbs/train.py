@@ -317,7 +317,6 @@ def _used(events: Sequence[Event]) -> float:
 def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequence[str]) -> Manifest:
     """What decides this run."""
     count = data.counts["all"]
-    names = range(len(data.classes))
     return Manifest(
         config=to_dict(recipe),
         seed=recipe.seed,
@@ -333,9 +332,9 @@ def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequenc
             "classes": list(data.classes),
             "splits": {name: len(ids) for name, ids in data.splits.items()},
             "class_counts": {
-                name: [int((data.targets[ids] == label).sum()) for label in names]
+                name: _counts(data, ids)
                 for name, ids in data.splits.items()
-                if data.kind == "class"
+                if data.kind in ("class", "mask")
             },
             "duplicates": dict(data.duplicates),
             "found": count.found,
@@ -343,6 +342,14 @@ def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequenc
             "skipped": count.skipped,
         },
     )
+
+
+def _counts(data: Dataset, ids: torch.Tensor) -> list[int]:
+    """Samples of each class; of masks, labelled pixels."""
+    targets = data.targets[ids]
+    if data.masks is not None:
+        return [int(number) for number in targets.sum(0, dtype=torch.float64)]
+    return torch.bincount(targets, minlength=len(data.classes)).tolist()
 
 
 def _refuse_old(folder: Path) -> None:

@@ -1,0 +1,256 @@
+"""Masks from end to end: train, evaluate, predict, plan, stop and go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from drawn_masks import CLASSES, folder
+from neocog.bundle import Bundle
+from neocog.cli import cli
+from neocog.config import Recipe
+from neocog.errors import ConfigError
+from neocog.layers import Predictor
+from neocog.records import VOID, InputSpec
+from neocog.settings import from_dict
+from neocog.verbs.train import fit, resume
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from neocog.engine.control import Control
+    from neocog.records import Event
+    from neocog.run import Run
+
+SMALL = {"model": "unet", "model_args": {"width": 4, "depth": 2}}
+
+
+PLAIN = {"precision": "fp32", "layout": "contiguous", "compile": "off", "threads": 1}
+"""Nothing is measured."""
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> Any:
+    """The JSON that a command prints."""
+    capsys.readouterr()
+    cli.main([str(word) for word in words] + ["--json"], standalone_mode=False)
+    return json.loads(capsys.readouterr().out)
+
+
+def read(path: str | Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "roads", {"train": 24, "val": 6})
+
+
+@pytest.fixture(scope="module")
+def trained(roads: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    settings = {**SMALL, "engine": PLAIN | {"epochs": 40, "batch": 8}, "optim": {"lr": 0.01}}
+    out = tmp_path_factory.mktemp("run") / "unet"
+    return fit(None, roads, from_dict(Recipe, settings), out=out, quiet=True)
+
+
+def test_it_learns_what_the_colours_say(trained: Run) -> None:
+    scores = trained.scores["val"]
+    assert list(scores.metrics) == ["jaccard", "accuracy", "boundary_f", "loss"]
+    jaccard = scores.metrics["jaccard"]
+    assert jaccard.value > 0.8
+    assert jaccard.low <= jaccard.value <= jaccard.high
+    assert jaccard.n == 6
+    assert [row.name for row in scores.classes] == list(CLASSES)
+
+
+def test_scores_are_those_of_the_masks_that_are_predicted(
+    trained: Run, roads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way around: files in, PNGs out, counted here by NumPy alone."""
+    found = call(capsys, "eval", trained.path)
+    assert found["val"] == trained.summary["val"]
+    entries = call(capsys, "predict", trained.path, roads / "val", "--out", tmp_path, "--overlay")
+    assert len(entries) == 6
+    confusion = np.zeros((3, 3), int)
+    for entry in entries:
+        with Image.open(entry["mask"]) as answer:
+            assert answer.mode == "P"
+            numbers = np.array(answer)
+        truth = read(roads / "valannot" / Path(entry["path"]).name)
+        assert numbers.shape == truth.shape
+        for k in range(3):
+            for j in range(3):
+                confusion[k, j] += ((truth == k) & (numbers == j)).sum()
+        shares = {CLASSES[k]: float((numbers == k).mean()) for k in range(3)}
+        assert entry["shares"] == pytest.approx({k: v for k, v in shares.items() if v})
+        assert entry["label"] == max(shares, key=lambda name: shares[name])
+        assert read(entry["overlay"]).shape == (*truth.shape, 3)
+    hits = np.diag(confusion)
+    jaccard = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    assert found["jaccard"]["value"] == pytest.approx(jaccard.mean(), abs=1e-3)
+    assert found["accuracy"]["value"] == pytest.approx(hits.sum() / confusion.sum(), abs=1e-3)
+    assert np.abs(np.array(found["confusion"]) - confusion).sum() <= 4  # rounding may flip a tie
+
+
+def test_predictions_of_one_name_do_not_overwrite_each_other(
+    trained: Run, roads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [roads / "train" / "000.png", roads / "val" / "000.png"]
+    np.savez(tmp_path / "two.npz", x=np.stack([read(file) for file in files]))
+    entries = call(
+        capsys, "predict", trained.path, *files, tmp_path / "two.npz", "--out", tmp_path / "out"
+    )
+    paths = [entry["mask"] for entry in entries]
+    assert len(set(paths)) == 4
+    for from_file, from_array in zip(paths[:2], paths[2:], strict=True):
+        assert np.array_equal(read(from_file), read(from_array))
+    with_python = trained.predict(files)
+    assert np.array_equal(with_python[1]["mask"], read(paths[1]))
+
+
+def test_there_is_nothing_to_draw_where_pictures_have_one_answer(
+    digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        call(capsys, "predict", digits_run.path, "x.png", "--overlay")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    settings = {"model": "mlp", "engine": PLAIN | {"epochs": 1}}
+    out = tmp_path_factory.mktemp("digits") / "run"
+    return fit(None, "digits", from_dict(Recipe, settings), out=out, quiet=True)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_that_was_cut_goes_on_to_the_same_bytes(
+    roads: Path, tmp_path: Path, epoch: int
+) -> None:
+    """With everything on that draws by chance."""
+    settings = {
+        **SMALL,
+        "model_args": {**SMALL["model_args"], "dropout": 0.2},  # type: ignore[dict-item]
+        "data": {"source": str(roads)},
+        "augment": {"rotate": 10.0, "shift": 0.1, "brightness": 0.2, "noise": 0.05},
+        "loss": {"pixels": "cross_entropy+dice", "class_weights": "median_frequency"},
+        "engine": PLAIN | {"epochs": 3, "ema": 0.9},
+    }
+    recipe = from_dict(Recipe, settings)
+
+    def stop(event: Event, _: Control) -> None:
+        if event.kind == "epoch" and event.values["epoch"] == epoch + 1:
+            raise KeyboardInterrupt
+
+    whole = fit(recipe=recipe, out=tmp_path / "whole", quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe=recipe, out=tmp_path / "cut", callbacks=[stop], quiet=True)
+    again = resume(tmp_path / "cut", anyway=True)
+    assert whole.bundle.weights.keys() == again.bundle.weights.keys()
+    for name, tensor in whole.bundle.weights.items():
+        assert torch.equal(tensor, again.bundle.weights[name]), name
+    assert whole.summary["val"] == again.summary["val"]
+
+
+def test_the_plan_of_a_run_is_of_its_crops(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = call(capsys, "plan", trained.path, "--no-time")
+    assert plan["unknown"] == []
+    assert plan["layers"][-1]["output"][-2:] == [32, 32]
+    network = trained.bundle.network()
+    assert plan["parameters"] == sum(one.numel() for one in network.parameters())
+
+
+def test_a_network_that_answers_once_a_picture_is_refused(roads: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"this task needs \(2, 3, 32, 32\)") as caught:
+        fit(None, roads, from_dict(Recipe, {"model": "cnn"}), out=tmp_path / "run", quiet=True)
+    assert "unet" in caught.value.hint
+    recipe = from_dict(Recipe, {**SMALL, "engine": PLAIN | {"epochs": 1}})
+    with pytest.raises(ConfigError, match="this task needs") as caught:
+        fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
+
+
+def test_bundles_of_before_are_of_pictures_that_are_cropped(
+    digits_run: Run, tmp_path: Path
+) -> None:
+    bundle = digits_run.path / "bundle"
+    described = json.loads((bundle / "bundle.json").read_text())
+    assert described["format"] == 3
+    del described["input"]["whole"]
+    (bundle / "bundle.json").write_text(json.dumps({**described, "format": 2}))
+    assert Bundle.load(bundle).input.whole is False
+
+
+# --------------------------------------------------------------------------------- the predictor
+
+
+class Blur(torch.nn.Module):
+    """A network whose answer at a pixel depends on 7 rows and on `radius` columns either way."""
+
+    def __init__(self, radius: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, (7, 2 * radius + 1), padding=(3, radius))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.conv(x)
+        return found
+
+
+def predictor(views: str = "one", radius: int = 3) -> Predictor:
+    torch.manual_seed(0)
+    spec = InputSpec(
+        channels=3,
+        size=(16, 16),
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.2, 0.3),
+        views=views,  # type: ignore[arg-type]
+        whole=True,
+    )
+    return Predictor(Blur(radius), spec, lambda outputs: outputs.softmax(1)).eval()
+
+
+def noise(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@torch.no_grad()
+def test_a_large_picture_is_answered_in_pieces_as_it_is_whole() -> None:
+    asked, picture = predictor(), noise(1100, 2300)
+    whole = asked.network(asked.normalize(picture))
+    found = asked.outputs(picture)
+    assert found.shape == (1, 4, 1100, 2300)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_lies_further_than_the_overlap_is_the_only_difference() -> None:
+    """A radius beyond the overlap must show, or the test above could not fail."""
+    asked, picture = predictor(radius=140), noise(8, 1300)
+    whole = asked.network(asked.normalize(picture))
+    assert (asked.outputs(picture) - whole).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("views", ["mirror", "shift", "mirror+shift"])
+def test_views_of_masks_are_brought_back(views: str) -> None:
+    """Away from the border a convolution commutes with moves, so all views say the same of a
+    network that is symmetric; of any other, mirrored views differ until they are undone."""
+    asked, picture = predictor(views), noise(30, 34)
+    kernel = asked.network.conv.weight  # type: ignore[union-attr]
+    kernel.copy_((kernel + kernel.flip(-1)) / 2)
+    plain = asked.network(asked.normalize(picture))
+    inner = (..., slice(6, -6), slice(6, -6))
+    torch.testing.assert_close(asked.outputs(picture)[inner], plain[inner], atol=1e-4, rtol=1e-4)
+
+
+def test_a_mask_is_as_large_as_its_picture() -> None:
+    for height, width in ((5, 9), (64, 33)):
+        assert predictor()(noise(height, width)).shape == (1, 4, height, width)
+    assert VOID not in range(4)
