@@ -30,12 +30,14 @@ from click.testing import CliRunner
 
 import neocog.data
 from bad_files import ARCHIVES, ARRAYS, CIFAR, IDX, TABLES
+from bad_masks import MASKS
 from bad_pictures import ACCEPTED_IMAGES, FOLDERS, REFUSED_IMAGES, SKIPPED_IMAGES
 from bad_sets import Case, chunk, folder, png, split_folder, write
 from bad_weights import WEIGHTS, BadWeights, bundle
 from neocog.cli import cli
 from neocog.config import DataRecipe
 from neocog.data import pack as packing
+from neocog.data import paired
 from neocog.data import scan as scanning
 from neocog.data.dataset import Dataset, load
 from neocog.data.sources import read
@@ -72,6 +74,9 @@ length; NaN or Inf; unsupported rank; header that promises more than the file ho
 **Tables (.csv).** S: missing image; ragged row; invalid UTF-8 or NUL. R: missing column; no usable
 rows; numbers mixed with names in the target.
 
+**Masks.** S: size differs from the image; no pair; class out of range; RGB mask without a palette.
+R: JPEG masks. W: a mask that is all unlabelled.
+
 **Archives (R, nothing extracted).** Path traversal; link members; compression-ratio bomb; duplicate
 or case-colliding names; encrypted.
 
@@ -104,7 +109,7 @@ POLICY = items(CATALOGUE)
 
 CASES = (
     *(*SKIPPED_IMAGES, *ACCEPTED_IMAGES, *REFUSED_IMAGES),
-    *(*FOLDERS, *IDX, *CIFAR, *ARRAYS, *TABLES, *ARCHIVES),
+    *(*FOLDERS, *IDX, *CIFAR, *ARRAYS, *TABLES, *MASKS, *ARCHIVES),
 )
 
 
@@ -123,10 +128,11 @@ def test_every_item_of_the_catalogue_has_a_row() -> None:
         "CIFAR binaries": 4,
         "Arrays": 6,
         "Tables": 6,
+        "Masks": 6,
         "Archives": 5,
         "Weights and models": 3,
     }
-    assert Counter(POLICY.values()) == {"S": 16, "W": 7, "R": 35}
+    assert Counter(POLICY.values()) == {"S": 20, "W": 8, "R": 36}
     assert {case.item for case in (*CASES, *WEIGHTS)} == set(POLICY)
 
 
@@ -138,6 +144,7 @@ def test_no_row_has_vanished() -> None:
         "CIFAR binaries": 4,
         "Arrays": 14,
         "Tables": 10,
+        "Masks": 9,
         "Archives": 15,
         "Weights and models": 32,
     }
@@ -161,6 +168,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scanning, "look_in_batches", alone(scanning.look_in_batches))
     monkeypatch.setattr(packing, "look_at_all", alone(packing.look_at_all))
+    monkeypatch.setattr(paired, "look_at_all", alone(paired.look_at_all))
 
 
 @pytest.fixture
@@ -211,7 +219,11 @@ def opened(source: Path, originals: Path, case: Case | None = None, **options: A
 
 
 def samples(data: Dataset) -> dict[str, tuple[str, bytes]]:
-    """Name → class and pixels."""
+    """Name → class and pixels; of masks, their numbers and pixels."""
+    if data.masks is not None:
+        masks = (data.masks.picture(row).tobytes().hex() for row in range(len(data)))
+        pixels = (data.images.picture(row).tobytes() for row in range(len(data)))
+        return dict(zip(data.names, zip(masks, pixels, strict=True), strict=True))
     return {
         name: (data.classes[int(target)], data.images.picture(row).tobytes())
         for row, (name, target) in enumerate(zip(data.names, data.targets, strict=True))

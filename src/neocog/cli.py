@@ -335,6 +335,11 @@ def _data_recipe(
     type=click.IntRange(1, 3),
     help="1 for signals, 2 for pictures, 3 for volumes in an .npz.  [what it says, else 2]",
 )
+@click.option(
+    "--ignore",
+    type=click.IntRange(0, 255),
+    help="Masks: a number that stands for no label, beside 255.",
+)
 @_bad_options
 @_json_option
 def data_scan(
@@ -342,6 +347,7 @@ def data_scan(
     out: Path,
     minimum_side: int,
     dims: int | None,
+    ignore: int | None,
     max_bad: float | None,
     strict: bool | None,
     as_json: bool,
@@ -359,6 +365,7 @@ def data_scan(
             out=out,
             minimum_side=minimum_side,
             dims=dims,
+            ignore=ignore,
             max_bad=max_bad,
             strict=bool(strict),
             console=console,

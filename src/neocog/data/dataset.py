@@ -124,8 +124,7 @@ class Dataset:
         parts = ", ".join(f"{name} {len(ids):,}" for name, ids in self.splits.items())
         count = self.counts["all"]
         lines = [
-            f"Dataset {self.source}: {len(self):,} {noun(self.size)}s, "
-            f"{size_text(self.size)}×{self.channels}",
+            f"Dataset {self.source}: {len(self):,} {noun(self.size)}s, {self._shape()}",
             f"  found {count.found:,}, used {count.used:,}, skipped {count.skipped:,}",
             f"  parts: {parts}",
         ]
@@ -168,6 +167,15 @@ class Dataset:
             f"<b>{escape(head)}</b><pre>{escape(shown.rstrip())}</pre>"
             f"<table><tr>{titles}</tr>{rows}</table>{notes}"
         )
+
+    def _shape(self) -> str:
+        """Size and channels in words."""
+        if not self.whole:
+            return f"{size_text(self.size)}×{self.channels}"
+        stored = "sizes differ"
+        if self.images.uniform:
+            stored = f"{size_text(self.images.sizes[0].tolist())}×{self.channels}"
+        return f"{stored}, learnt from crops of {size_text(self.size)}"
 
     def _shares(self) -> list[tuple[str, dict[str, str]]]:
         """Name and share of the labelled pixels in each part."""

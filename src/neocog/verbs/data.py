@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neocog.data import dataset, scan, sources
+from neocog.data.paired import scan_masks
 from neocog.verbs.result import Result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from neocog.config import DataRecipe
     from neocog.verbs.console import Console
 
@@ -24,6 +25,7 @@ def scan_source(
     out: Path,
     minimum_side: int,
     dims: int | None = None,
+    ignore: int | None = None,
     max_bad: float | None,
     strict: bool,
     console: Console,
@@ -35,6 +37,7 @@ def scan_source(
         out: the report.
         minimum_side: pixels; a picture with a shorter side is a fault.
         dims: axes of a sample beside its channels; None: what the source says.
+        ignore: of masks, a number that stands for pixels without a label, beside 255.
         max_bad: share of the samples that may be bad; None: as many as there are.
         strict: none may be.
         console: shows how far it is.
@@ -45,6 +48,15 @@ def scan_source(
     """
     listed = sources.read(source, few=True, dims=dims)
     found = scan.scan(listed, minimum_side=minimum_side, progress=console.progress)
+    if listed.target == "mask":
+        with tempfile.TemporaryDirectory() as work:
+            found = scan_masks(
+                listed,
+                found,
+                spool=Path(work) / "masks",
+                ignore=ignore,
+                progress=console.progress,
+            )
     console.done()
     scan.write_faults(out, found.faults)
     if max_bad is not None or strict:
@@ -106,13 +118,17 @@ def _facts(data: dataset.Dataset) -> dict[str, Any]:
             {
                 "name": name,
                 **{
-                    part: int((data.targets[ids] == label).sum())
+                    part: int(
+                        data.targets[ids, label].double().sum()
+                        if data.whole
+                        else (data.targets[ids] == label).sum()
+                    )
                     for part, ids in data.splits.items()
                 },
             }
             for label, name in enumerate(data.classes)
         ]
-        if data.kind == "class"
+        if data.kind in ("class", "mask")
         else list(data.classes),
         "duplicates": dict(data.duplicates),
     }
