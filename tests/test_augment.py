@@ -595,6 +595,8 @@ def data_of(count: int, channels: int) -> Any:
         weights=torch.ones(count),
         splits={"train": torch.arange(count).flip(0)},
         size=(16, 20),
+        masks=None,
+        whole=False,
     )
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from drawn_masks import CLASSES, drawn, folder, picture_of
 from neocog.config import AugmentRecipe, DataRecipe
 from neocog.data import dataset
-from neocog.data.augment import Augment, resolve
+from neocog.data.augment import Augment, resolve, tiles
 from neocog.data.batches import WHOLE, eval_batches, train_batches
 from neocog.data.files import Undecodable
 from neocog.data.masks import Values, mask
@@ -424,3 +424,18 @@ def test_masks_on_a_device_are_the_same(pairs: Path) -> None:
     ):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.targets, other.targets)
+
+
+def test_the_sheet_shows_each_mask_with_its_own_picture(pairs: Path) -> None:
+    """What is drawn is the pair that a step sees, in every row."""
+    shares = []
+
+    def draw(picture: NDArray[np.uint8], numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        labelled = numbers != VOID
+        red = np.abs(picture[..., 0].astype(int) - numbers.astype(int) * 40) <= 1
+        shares.append(red[labelled].mean())
+        return picture
+
+    sheet = tiles(load(pairs), augmented(load(pairs), scale=0.0), rows=3, columns=4, draw=draw)
+    assert [len(row) for row in sheet] == [4, 4, 4]
+    assert shares == [1.0] * 12

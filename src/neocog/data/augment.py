@@ -19,13 +19,14 @@ import torch
 
 from neocog import chance
 from neocog.data import color, draws, mixing, warp
+from neocog.data.batches import fetch
 from neocog.data.faces import faces
 from neocog.errors import ConfigError
 from neocog.geometry import LAYOUTS, noun, size_text
-from neocog.records import FULL_SCALE, Batch
+from neocog.records import FULL_SCALE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from neocog.config import AugmentRecipe
     from neocog.data.dataset import Dataset
     from neocog.data.samples import TargetKind
+    from neocog.records import Batch
+
+    Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 
 __all__ = ["Augment", "contact_sheet", "explain", "reach", "resolve", "tiles"]
 
@@ -424,7 +428,13 @@ class Augment:
 
 
 def tiles(
-    data: Dataset, augment: Augment, *, epoch: int = 0, rows: int = 4, columns: int = 8
+    data: Dataset,
+    augment: Augment,
+    *,
+    epoch: int = 0,
+    rows: int = 4,
+    columns: int = 8,
+    draw: Draw | None = None,
 ) -> list[list[NDArray[np.uint8]]]:
     """What the network sees: originals in the first row, then one row for each epoch.
 
@@ -434,6 +444,7 @@ def tiles(
         epoch: the first epoch shown.
         rows: rows in all, the originals included.
         columns: samples; fewer where the training part has fewer.
+        draw: lays a mask over its picture; None: masks are not shown.
 
     Returns:
         rows × columns pictures, H×W×C: of signals and volumes their `faces`.
@@ -449,31 +460,35 @@ def tiles(
         tops, lefts = (
             augment.windows(data.images.sizes[ids], data.size, ids, now) if moved else (None, None)
         )
-        batch = Batch(
-            images=data.images.gather(ids, data.size, tops, lefts),
-            targets=data.targets[ids],
-            weights=data.weights[ids],
-            valid=torch.ones(columns, dtype=torch.bool),
-            ids=ids,
-        )
-        images = augment(batch, now).images if row else batch.images
+        batch = fetch(data, ids, tops, lefts)
+        batch = augment(batch, now) if row else batch
+        images = batch.images
         if images.dim() != 4:
             shown.append(faces(images.numpy()))
             continue
         pixels = images.float().round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        shown.append(list(pixels.numpy()))
+        tile = list(pixels.numpy())
+        if draw is not None and data.whole:
+            tile = [draw(*one) for one in zip(tile, batch.targets.numpy(), strict=True)]
+        shown.append(tile)
     return shown
 
 
 def contact_sheet(
-    data: Dataset, augment: Augment, *, epoch: int = 0, rows: int = 4, columns: int = 8
+    data: Dataset,
+    augment: Augment,
+    *,
+    epoch: int = 0,
+    rows: int = 4,
+    columns: int = 8,
+    draw: Draw | None = None,
 ) -> NDArray[np.uint8]:
     """The `tiles` as one picture, H×W×3, for the report.
 
     Small pictures are enlarged by whole factors, pixels kept square, to at least 64 pixels a side;
     a white line of 2 pixels runs between tiles.
     """
-    shown = tiles(data, augment, epoch=epoch, rows=rows, columns=columns)
+    shown = tiles(data, augment, epoch=epoch, rows=rows, columns=columns, draw=draw)
     line, least = 2, 64
     height, width = shown[0][0].shape[:2]
     factor = max(1, -(-least // min(height, width)))

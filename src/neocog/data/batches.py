@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neocog.data.augment import Augment
     from neocog.data.dataset import Dataset
 
-__all__ = ["batches_per_epoch", "eval_batches", "order", "train_batches"]
+__all__ = ["batches_per_epoch", "eval_batches", "fetch", "order", "train_batches"]
 
 AHEAD = 2
 """Batches that are prepared beyond the one that a step on an accelerator has."""
@@ -63,15 +63,22 @@ def batches_per_epoch(n: int, batch: int) -> int:
     return -(-n // batch)
 
 
-def _fetch(
+def fetch(
     data: Dataset,
     ids: Tensor,
     tops: Tensor | None = None,
     lefts: Tensor | None = None,
     size: tuple[int, ...] | None = None,
 ) -> Batch:
-    """The samples `ids`, where the data lives; windows of `size`, the data's own where it is None,
-    out of pictures and masks alike."""
+    """Some samples, where the data lives.
+
+    Args:
+        data: where the samples are.
+        ids: B, int64; of `Images.ready`.
+        tops: first row of each window, B; None: centred.
+        lefts: first column of each window, B; None: centred.
+        size: of the windows, out of pictures and masks alike; None: the data's own.
+    """
     size = data.size if size is None else size
     masks = data.masks
     return Batch(
@@ -165,7 +172,7 @@ def _train_batches(
     group = max(1, TOGETHER // (batch * data.images.channels * math.prod(data.size)))
     groups = [range(i, min(i + group, count)) for i in range(start - start % group, count, group)]
     parts = (ids[ends[some[0]] : ends[some[-1] + 1]] for some in groups)
-    fetched = (_fetch(data, mine, *_windows(data, mine, augment, epoch)) for mine in parts)
+    fetched = (fetch(data, mine, *_windows(data, mine, augment, epoch)) for mine in parts)
     for some, many in zip(groups, _deliver(fetched, data, device), strict=True):
         many = many if augment is None else augment.each(many, epoch)
         for i in range(max(start, some[0]), some[-1] + 1):
@@ -209,7 +216,7 @@ def eval_batches(
         raise ValueError(f"expected batches of at least 1 image, got {batch}")
     if data.whole:
         runs = data.images.runs(ids, batch, WHOLE)
-        fetched = (_fetch(data, data.images.ready(some, size), size=size) for some, size in runs)
+        fetched = (fetch(data, data.images.ready(some, size), size=size) for some, size in runs)
     else:
         ids = data.images.ready(ids, data.size)
         fetched = (_padded(data, ids[i : i + batch], batch, pad) for i in range(0, len(ids), batch))
@@ -219,6 +226,6 @@ def eval_batches(
 def _padded(data: Dataset, ids: Tensor, batch: int, pad: bool) -> Batch:
     """The samples `ids`, filled up to a whole batch where that is wanted."""
     if not pad or len(ids) == batch:
-        return _fetch(data, ids)
-    filled = _fetch(data, torch.cat([ids, ids[-1:].expand(batch - len(ids))]))
+        return fetch(data, ids)
+    filled = fetch(data, torch.cat([ids, ids[-1:].expand(batch - len(ids))]))
     return replace(filled, valid=torch.arange(batch, device=ids.device) < len(ids))

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from neocog import report
+from neocog.plots.masks import overlay, palette
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from neocog.data.dataset import Dataset
     from neocog.engine.evaluate import Evaluation
     from neocog.run import Run
 
-__all__ = ["shown"]
+    Pixels = NDArray[np.uint8]
+
+__all__ = ["drawing", "shown"]
 
 SHOWN = 12
 """Pictures in the report."""
+
+
+def drawing(classes: int) -> Callable[[Pixels, Pixels], Pixels]:
+    """Lays a mask of so many classes over its picture, H×W×C uint8 and H×W uint8 → H×W×3."""
+    return functools.partial(overlay, colours=palette(classes))
 
 
 def shown(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def write(
         manifest=manifest,
         events=run.events,
         scores={name: scores for name, (scores, _) in found.items()},
-        sheet=augment.contact_sheet(data, job.augment),
+        sheet=augment.contact_sheet(data, job.augment, draw=masks.drawing(len(data.classes))),
         faults=data.faults,
         counts=data.counts["all"],
         notes=augment.explain(
