@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from neocog.data.batches import eval_batches
+from neocog.data.batches import WHOLE, eval_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neocog.engine.task import Statistics, Task
     from neocog.layers import Predictor
 
-__all__ = ["Evaluation", "eval_batch", "evaluate", "evaluating", "together"]
+__all__ = ["Evaluation", "eval_batch", "evaluate", "evaluating", "together", "widest"]
 
 EVAL_BATCH = 256
 """One size for every evaluation: sums of floats depend on how rows are grouped, and a score that
@@ -45,6 +45,25 @@ def eval_batch(size: Sequence[int]) -> int:
 def together(data: Dataset) -> int:
     """Samples of a data set that are looked at together, at most."""
     return _WHOLE if data.whole else eval_batch(data.size)
+
+
+def widest(data: Dataset) -> tuple[int, tuple[int, ...]]:
+    """The evaluated batch that holds most pixels: how many samples, and their size.
+
+    >>> from neocog.data import dataset
+    >>> from neocog.config import DataRecipe
+    >>> widest(dataset.load(DataRecipe(source="digits")))
+    (256, (8, 8))
+    """
+    if not data.whole:
+        return together(data), data.size
+    ids = torch.cat(
+        [ids for part, ids in data.splits.items() if part != "train"] or [torch.arange(1)]
+    )
+    runs = data.images.runs(ids, together(data), WHOLE)
+    return max(
+        ((len(some), size) for some, size in runs), key=lambda one: one[0] * math.prod(one[1])
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neocog.analysis.step import Step
     from neocog.analysis.summary import Layer
 
-__all__ = ["costs", "describe", "remarked"]
+__all__ = ["answering", "costs", "describe", "remarked"]
 
 _PEAK = (0.90, 1.12)
 """Low and high end of a predicted peak over its value. Of 30 pairs of network and batch on a
@@ -223,6 +223,24 @@ def _widened(found: Costs) -> Costs:
         seconds=found.seconds and found.seconds.wider(_ROUGH_TIME),
         use_seconds=found.use_seconds and found.use_seconds.wider(_ROUGH_TIME),
     )
+
+
+def answering(module: nn.Module, sample: Sequence[int], batch: int, how: How) -> Range:
+    """Bytes of tensors at the worst moment of answering so many samples at once, in fp32.
+
+    Args:
+        module: any network; it comes back untouched.
+        sample: shape of one.
+        batch: how many.
+        how: layout and device.
+
+    Raises:
+        TraceError: see `analysis.trace`.
+    """
+    kind = torch.device(how.device).type
+    last = how.channels_last
+    use = steps.measure_use(module, _batched(sample, batch), channels_last=last, device=kind)
+    return _range(use.peak)
 
 
 def _range(value: int) -> Range:

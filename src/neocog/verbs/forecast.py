@@ -7,16 +7,23 @@ import dataclasses
 import statistics
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from neocog.analysis.trace import TraceError
+from neocog.data.batches import fetch
+from neocog.engine.evaluate import widest
 from neocog.engine.job import length
 from neocog.host import memory_held
 from neocog.planning import How
-from neocog.planning.make import costs
+from neocog.planning.make import answering, costs
 from neocog.planning.text import between, bytes_text, span_text
 from neocog.planning.times import known_profile
+from neocog.records import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
 
     from neocog.engine.job import Job
     from neocog.planning import Costs, Range
@@ -94,6 +101,17 @@ class Forecast:
             console.say(f"measured: {', '.join(words)}")
 
 
+def _loss(job: Job, batch: int) -> Callable[[Tensor], Tensor]:
+    """The loss of a training step, for outputs without memory."""
+    one = fetch(job.data, job.data.splits["train"][:1])
+    few = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    empty = {
+        name: torch.empty((batch, *tensor.shape[1:]), dtype=tensor.dtype, device="meta")
+        for name, tensor in few.items()
+    }
+    return lambda outputs: job.task.loss(outputs, Batch(**empty), training=True).mean()
+
+
 def forecast(job: Job) -> Forecast:
     """What a training will take; of a network that cannot be planned, nothing."""
     recipe, choice = job.recipe, job.choice
@@ -108,6 +126,8 @@ def forecast(job: Job) -> Forecast:
     sample = (job.input.channels, *job.input.size)
     batches = size.steps * recipe.engine.accumulate
     settings: Any = {"rule": recipe.optim, "largest": False}
+    if job.data.whole:  # with an answer for each pixel the loss is no trifle
+        settings["loss"] = _loss(job, size.batch)
     try:
         found = costs(job.network, sample, (), how, time=False, **settings)
         # With a time to keep, nothing is measured that is not needed.
@@ -116,6 +136,11 @@ def forecast(job: Job) -> Forecast:
             found = costs(job.network, sample, (), how, **settings)
     except TraceError:
         return Forecast(None, batches)
+    if job.data.whole:  # whole pictures may take more than the crops that are learnt from
+        batch, whole = widest(job.data)
+        looking = answering(job.network, (job.input.channels, *whole), batch, how)
+        looking = looking.plus(found.gradients + found.state)
+        found = dataclasses.replace(found, peak=max(found.peak, looking, key=lambda one: one.value))
     if recipe.engine.ema:  # averaged weights are another copy
         more = sum(one.numel() * one.element_size() for one in job.network.parameters())
         found = dataclasses.replace(found, peak=found.peak.plus(more))
