@@ -157,6 +157,13 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bytes(
     assert whole.summary["val"] == again.summary["val"]
 
 
+def test_it_keeps_to_a_time(roads: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "data": {"source": str(roads)}, "engine": PLAIN | {"minutes": 0.15}}
+    run = fit(recipe=from_dict(Recipe, settings), out=tmp_path / "timed", quiet=True)
+    assert run.summary["reason"] == "the time is up"
+    assert run.summary["steps"] > 0
+
+
 def test_the_plan_of_a_run_is_of_its_crops(
     trained: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
