@@ -186,6 +186,16 @@ def _read_picture(folder: Path) -> None:
     assert len(found.pixels) == found.size[0] * found.size[1] * found.channels
 
 
+def _read_mask(folder: Path) -> None:
+    from neocog.data.decode import read_file
+    from neocog.data.masks import Values, mask
+
+    data = read_file(folder / "x")
+    found = mask(data, name="x", values=Values(classes=200, ignore=3))
+    assert len(found.pixels) == found.size[0] * found.size[1]
+    assert 3 not in found.pixels
+
+
 # --- data sets ---------------------------------------------------------------------------------
 
 
@@ -666,6 +676,7 @@ def _read_events(folder: Path) -> None:
 
 TARGETS = {
     "images": Target(make=_make_picture, read=_read_picture, bombs=_picture_bombs),
+    "masks": Target(make=_make_picture, read=_read_mask, bombs=_picture_bombs),
     "idx": Target(make=_make_idx, read=_read_set, bombs=_idx_bombs),
     "cifar": Target(make=_make_cifar, read=_read_set),
     "npz": Target(make=_make_npz, read=_read_only, bombs=_npz_bombs),
