@@ -25,6 +25,7 @@ from neocog.metrics.intervals import (
     wilson_ends,
 )
 from neocog.metrics.rows import valid_rows
+from neocog.metrics.shares import ratio
 from neocog.records import ClassRow, Interval, Scores
 
 if TYPE_CHECKING:
@@ -251,14 +252,7 @@ def average_ends(confusion: Counts, values: Mapping[str, float]) -> dict[str, En
 def _recall_and_f1(confusion: Counts) -> tuple[Floats, Floats]:
     """Recall and F1 of each class, NaN for 0/0."""
     hits, samples, answers = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return _ratio(hits, samples), _ratio(2 * hits, samples + answers)
-
-
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole, NaN for 0/0."""
-    result: Floats = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=result, where=whole != 0)
-    return result
+    return ratio(hits, samples), ratio(2 * hits, samples + answers)
 
 
 def _draw_averages(confusion: Counts) -> tuple[Floats, Floats]:
@@ -279,8 +273,8 @@ def _draw_averages(confusion: Counts) -> tuple[Floats, Floats]:
         hits[:, rows[on_diagonal]] = drawn[:, on_diagonal]
         samples = _sum_runs(drawn, rows, size)
         answers = _sum_runs(drawn[:, by_column], columns[by_column], size)
-        recalls.append(np.nanmean(_ratio(hits, samples), axis=1))
-        f1s.append(np.nanmean(_ratio(2 * hits, samples + answers), axis=1))
+        recalls.append(np.nanmean(ratio(hits, samples), axis=1))
+        f1s.append(np.nanmean(ratio(2 * hits, samples + answers), axis=1))
     return np.concatenate(recalls), np.concatenate(f1s)
 
 
@@ -313,11 +307,11 @@ def calibration(counts: Counts, confidence: Floats) -> dict[str, Any]:
     total, sums, hits = counts.sum(axis=1), confidence.sum(axis=1), counts[:, 1]
     value = float(np.abs(hits - sums).sum()) / n
     # What one sample of a cell adds to hits − confidence, on average.
-    gaps = np.array([0.0, 1.0]) - np.nan_to_num(_ratio(confidence, counts))
+    gaps = np.array([0.0, 1.0]) - np.nan_to_num(ratio(confidence, counts))
     random = generator("calibration")
     drawn = random.multinomial(n, counts.ravel() / n, size=DRAWS).reshape(DRAWS, -1, 2)
     errors = np.abs((drawn * gaps).sum(axis=2)).sum(axis=1) / n
-    chances = np.clip(np.nan_to_num(_ratio(sums, total)), 0, 1)
+    chances = np.clip(np.nan_to_num(ratio(sums, total)), 0, 1)
     perfect = np.abs(random.binomial(total, chances, size=(DRAWS, BINS)) - sums).sum(axis=1) / n
     high = max(float(np.percentile(errors, 97.5)), value)
     low = 0.0 if value <= float(np.percentile(perfect, 97.5)) else max(2 * value - high, 0.0)

@@ -25,6 +25,7 @@ from neocog.metrics.intervals import (
     wilson_ends,
 )
 from neocog.metrics.rows import valid_rows
+from neocog.metrics.shares import known_mean, ratio
 from neocog.records import ClassRow, Interval, Scores
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _values(answers: NDArray[np.float32], truth: Flags, losses: Floats) -> dict[
     tp, union = (both.sum(axis=0) for both in (truth & named, truth | named))
     if union.any():
         values["micro_f1"] = float(_f1(tp.sum(), union.sum()))
-        values["macro_f1"] = float(_known_mean(_f1(tp, union)))
+        values["macro_f1"] = float(known_mean(_f1(tp, union)))
     labels = np.flatnonzero(truth.any(axis=0))
     if labels.size:
         single = [float(average_precision(answers[:, k], truth[:, k])[0]) for k in labels]
@@ -206,7 +207,7 @@ def _count_ends(truth: Flags, named: Flags, values: Mapping[str, float]) -> dict
     if "macro_f1" in values:
         drawn_tp, drawn_union = drawn[:, :size], drawn[:, size:-2]
         draws["micro_f1"] = _f1(drawn_tp.sum(axis=1), drawn_union.sum(axis=1))
-        draws["macro_f1"] = _known_mean(_f1(drawn_tp, drawn_union))
+        draws["macro_f1"] = known_mean(_f1(drawn_tp, drawn_union))
         floors["micro_f1"] = _narrowest(values["micro_f1"], int(either.any(axis=1).sum()))
         tp, union = both[:, :size].sum(axis=0), both[:, size:].sum(axis=0)
         floors["macro_f1"] = mean_of_bounds(_f1(tp, union), *f1_bounds(tp, union))
@@ -223,20 +224,8 @@ def _narrowest(value: float, n: int) -> Ends | None:
 
 def _f1(tp: NDArray[Any] | np.generic, union: NDArray[Any] | np.generic) -> Floats:
     """2·tp / (tp + union), since tp + union = 2·tp + fp + fn; NaN for 0/0."""
-    bottom = np.asarray(tp, np.float64) + np.asarray(union, np.float64)
-    result: Floats = np.full_like(bottom, np.nan)
-    np.divide(2.0 * np.asarray(tp), bottom, out=result, where=bottom != 0)
-    return result
-
-
-def _known_mean(values: Floats) -> Floats:
-    """Mean over the last axis of the entries that are not NaN; NaN where there is none."""
-    known = np.isfinite(values)
-    count = known.sum(axis=-1)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    result: Floats = np.full(count.shape, np.nan)
-    np.divide(total, count, out=result, where=count != 0)
-    return result
+    hits = np.asarray(tp, np.float64)
+    return ratio(2 * hits, hits + np.asarray(union, np.float64))
 
 
 def average_precision(
@@ -288,6 +277,6 @@ def _precision_ends(scores: NDArray[np.float32], truth: Flags, value: float) -> 
     for weights in resample_weights(n, draws, generator("average precision")):
         upright = np.ascontiguousarray(weights.T, dtype=np.int32)
         drawn = [average_precision(scores[:, k], truth[:, k], upright) for k in labels]
-        means.append(_known_mean(np.stack(drawn, axis=-1)))
+        means.append(known_mean(np.stack(drawn, axis=-1)))
     floor = _narrowest(value, int(truth[:, labels].any(axis=1).sum()))
     return drawn_ends(value, np.concatenate(means), floor=floor, limits=UNIT)

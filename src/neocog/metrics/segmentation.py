@@ -23,6 +23,7 @@ from neocog.metrics.intervals import (
     wilson_ends,
 )
 from neocog.metrics.rows import valid_rows
+from neocog.metrics.shares import known_mean, ratio
 from neocog.records import VOID, ClassRow, Interval, Scores
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class SegmentationStatistics:
         """
         if not self.pixels:
             return np.zeros(0)
-        return _known_mean(_jaccard(*_three(np.concatenate(self.pixels))))
+        return known_mean(_jaccard(*_three(np.concatenate(self.pixels))))
 
     def values(self) -> dict[str, float]:
         """jaccard, accuracy, boundary_f, loss.
@@ -200,7 +201,7 @@ class SegmentationStatistics:
         found = {}
         for name, of in _SCORES.items():
             (part, whole), (parts, wholes) = of(*_three(pixels.sum(axis=0))), of(*_three(drawn))
-            values, draws = _ratio(part, whole), _ratio(parts, wholes)
+            values, draws = ratio(part, whole), ratio(parts, wholes)
             behind = (of(*_three(pixels))[1] > 0).sum(axis=0)
             found[name] = [
                 _few(float(values[k]), draws[:, k], int(behind[k])) if behind[k] else None
@@ -251,22 +252,9 @@ _SCORES: dict[str, Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]] = 
 """What is divided by what, for each number of a class."""
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """part / whole, NaN for 0/0."""
-    result: Floats = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=result, where=whole != 0)
-    return result
-
-
 def _jaccard(overlap: Floats, truth: Floats, answer: Floats) -> Floats:
     """Overlap over union, elementwise; NaN for 0/0."""
-    return _ratio(*_SCORES["jaccard"](overlap, truth, answer))
-
-
-def _known_mean(values: Floats) -> Floats:
-    """Mean over the last axis of the entries that are not NaN; NaN where there is none."""
-    known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+    return ratio(*_SCORES["jaccard"](overlap, truth, answer))
 
 
 def _known_sum(values: Floats) -> Floats:
@@ -279,9 +267,9 @@ def _ratios(sums: Floats) -> dict[str, Floats]:
     """jaccard, accuracy and boundary_f from sums over pictures, …×(3K+2); NaN for 0/0."""
     overlap, truth, answer = _three(sums[..., :-2])
     return {
-        "jaccard": _known_mean(_jaccard(overlap, truth, answer)),
-        "accuracy": _ratio(overlap.sum(axis=-1), truth.sum(axis=-1)),
-        "boundary_f": _ratio(sums[..., -2], sums[..., -1]),
+        "jaccard": known_mean(_jaccard(overlap, truth, answer)),
+        "accuracy": ratio(overlap.sum(axis=-1), truth.sum(axis=-1)),
+        "boundary_f": ratio(sums[..., -2], sums[..., -1]),
     }
 
 
