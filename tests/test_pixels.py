@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from neocog.cli import cli
 from neocog.config import Recipe
 from neocog.errors import ConfigError
 from neocog.layers import Predictor
-from neocog.records import VOID, InputSpec
+from neocog.records import InputSpec
 from neocog.settings import from_dict
 from neocog.verbs.train import fit, resume
 
@@ -107,11 +108,41 @@ def test_predictions_of_one_name_do_not_overwrite_each_other(
         capsys, "predict", trained.path, *files, tmp_path / "two.npz", "--out", tmp_path / "out"
     )
     paths = [entry["mask"] for entry in entries]
-    assert len(set(paths)) == 4
+    names = [Path(path).name for path in paths]
+    assert names == ["000.png", "000-2.png", "two-0.png", "two-1.png"]
     for from_file, from_array in zip(paths[:2], paths[2:], strict=True):
         assert np.array_equal(read(from_file), read(from_array))
     with_python = trained.predict(files)
     assert np.array_equal(with_python[1]["mask"], read(paths[1]))
+
+
+def test_a_mask_never_takes_the_place_of_a_picture(
+    trained: Run, roads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(roads / "val", own)
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    for asked in (own, own / "000.png", tmp_path / "own" / ".." / "own"):
+        with pytest.raises(ConfigError, match="written beside"):
+            call(capsys, "predict", trained.path, asked, "--out", own)
+    assert len(call(capsys, "predict", trained.path, own, "--out", tmp_path)) == 6
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_masks_and_overlays_have_names_of_their_own(
+    trained: Run, roads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    for name in ("a.png", "a-overlay.png"):
+        shutil.copy(roads / "val" / "000.png", given / name)
+    out = tmp_path / "out"
+    entries = call(capsys, "predict", trained.path, given, "--out", out, "--overlay")
+    written = [entry[key] for entry in entries for key in ("mask", "overlay")]
+    assert len(set(written)) == 4
+    for entry in entries:
+        assert read(entry["mask"]).ndim == 2
+        assert read(entry["overlay"]).ndim == 3
 
 
 def test_there_is_nothing_to_draw_where_pictures_have_one_answer(
@@ -260,4 +291,3 @@ def test_views_of_masks_are_brought_back(views: str) -> None:
 def test_a_mask_is_as_large_as_its_picture() -> None:
     for height, width in ((5, 9), (64, 33)):
         assert predictor()(noise(height, width)).shape == (1, 4, height, width)
-    assert VOID not in range(4)

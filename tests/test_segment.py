@@ -256,7 +256,10 @@ def test_contract(recipe: dict[str, Any]) -> None:
     statistics = task.statistics()
     statistics.update(decoded, task.loss(outputs, one), one)
     assert statistics.scores().metrics["loss"].n == 5
-    answers = json.loads(json.dumps(task.answer(decoded), allow_nan=False))
+    answers = task.answer(decoded)
+    for probable, answer in zip(decoded, answers, strict=True):
+        assert torch.equal(torch.from_numpy(answer.pop("mask")), probable.argmax(0).to(torch.uint8))
+    answers = json.loads(json.dumps(answers, allow_nan=False))
     assert len(answers) == len(task.truth(targets)) == 5
     assert torch.equal(outputs, before[0])
     assert torch.equal(targets, before[1])
@@ -306,6 +309,8 @@ def test_answers_and_truth() -> None:
     )
     hot = torch.nn.functional.one_hot(masks[:2].long(), 4).movedim(-1, 1).float()
     first, second = task.answer(hot)
+    for answer, truth in ((first, masks[0]), (second, masks[1])):
+        assert torch.equal(torch.from_numpy(answer.pop("mask")), truth)
     assert first == {
         "label": "car",
         "probability": None,

@@ -123,9 +123,9 @@ def train(
 ) -> None:
     """Train a network on SOURCE and report how good it is.
 
-    SOURCE is a folder of class folders (or train/ val/ test/ above them), an archive of one, IDX
-    files, CIFAR binaries, an .npz or .csv file, or a name: digits, mnist, fashion-mnist, kmnist,
-    cifar10, cifar100.
+    SOURCE is a folder of class folders (or train/ val/ test/ above them), a folder of pictures and
+    masks, an archive of one, IDX files, CIFAR binaries, an .npz or .csv file, or a name: digits,
+    mnist, fashion-mnist, kmnist, cifar10, cifar100.
     """
     recipe, told = recipe_of(source, config, settings, options)
     from neocog.verbs.console import Console

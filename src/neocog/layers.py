@@ -248,14 +248,16 @@ class Predictor(nn.Module):
         Exact where the overlap is at least the radius of the receptive field; beyond it a network
         sees the border of a piece as it sees that of a picture.
         """
-        rows = []
+        whole: Tensor | None = None
         for top, bottom, first, last in _pieces(images.shape[-2]):
-            row = []
             for left, right, start, end in _pieces(images.shape[-1]):
                 found = self._answers(self.normalize(images[..., top:bottom, left:right]))
-                row.append(found[..., first - top : last - top, start - left : end - left])
-            rows.append(torch.cat(row, dim=-1))
-        return torch.cat(rows, dim=-2)
+                if whole is None:  # once: pieces and their sum would take twice as much
+                    whole = found.new_empty((*found.shape[:2], *images.shape[-2:]))
+                kept = found[..., first - top : last - top, start - left : end - left]
+                whole[..., first:last, start:end] = kept
+        assert whole is not None
+        return whole
 
     def forward(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8, or signals or volumes, → B×K probabilities, or numbers in the target's

@@ -328,13 +328,10 @@ class Run:
                 return
             with torch.no_grad():
                 decoded = predictor(torch.stack(samples).to(where)).cpu()
-            found = zip(decoded, task.answer(decoded), strict=True)
+            found = iter(task.answer(decoded))
             for entry, sample in waiting:
                 if sample is not None:
-                    one, said = next(found)
-                    entry.update(said)
-                    if one.dim() == 3:
-                        entry["mask"] = one.argmax(0).to(torch.uint8).numpy()
+                    entry.update(next(found))
 
         paths = [str(path) for path in images]
         with contextlib.closing(self._samples(paths, predictor)) as samples:

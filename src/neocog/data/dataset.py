@@ -26,7 +26,6 @@ from neocog.data.files import MOMENTARY
 from neocog.data.images import Images
 from neocog.data.matching import match, renumbered
 from neocog.data.merge import Merged, merge
-from neocog.data.names import too_few
 from neocog.data.pack import geometry as decide
 from neocog.data.pack import pack
 from neocog.data.paired import scan_masks
@@ -34,12 +33,12 @@ from neocog.data.ranks import moments
 from neocog.data.scan import Scan, refuse, refuse_empty_classes, scan
 from neocog.data.split import held_back
 from neocog.data.store import SPLITS, VERSION, Pack, open_pack, work_folder
+from neocog.data.teachable import refuse_unteachable, unseen
 from neocog.data.twins import TWIN, twins
 from neocog.errors import ConfigError, DataError, RunError
 from neocog.files import write_atomic
 from neocog.geometry import noun, size_text
 from neocog.records import DataCount, Fault, InputSpec
-from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -321,7 +320,7 @@ def _make(
             source = replace(source, classes=_classes(found))
         refuse(found.faults, found.count, max_bad=recipe.max_bad, strict=recipe.strict)
         _refuse_lost(merged, found)
-        final = decide(found, *asked, few=few)
+        final = decide(found, *asked, learnt=None if few else _learnt(merged))
         folder = pack(
             source,
             found,
@@ -343,6 +342,12 @@ def _make(
         with contextlib.suppress(RunError):  # a full disk costs time next time, nothing else
             write_atomic(target, json.dumps({"pack": folder.name}))
     return packed
+
+
+def _learnt(merged: Merged) -> NDArray[np.bool_]:
+    """Which samples are of the training part; what is held back by chance comes out of it."""
+    splits = [split for part in merged.source.parts for split in part.splits]
+    return np.array([split in ("", "train") for split in splits])
 
 
 def _classes(found: Scan) -> tuple[str, ...]:
@@ -410,7 +415,8 @@ def _assemble(
         splits, counts = _hold_back(packed, splits, counts, share, seed)
     splits = {name: ids for name, ids in splits.items() if len(ids)}
     if classes is None:
-        _refuse_unteachable(packed, splits.get("train"), recipe.source)
+        refuse_unteachable(packed, splits, recipe.source)
+    missing = unseen(packed, splits)
     duplicates, remarks = twins(packed.prints, splits, packed.names, meta["kind"])
     return Dataset(
         images=Images(packed.images, packed.sizes, meta["channels"]),
@@ -427,42 +433,13 @@ def _assemble(
         source=recipe.source,
         counts=counts,
         # Equal pixels say all that the scan's equal bytes say, and know the part held back.
-        faults=(*(fault for fault in faults if fault.code != TWIN), *remarks),
+        faults=(*(fault for fault in faults if fault.code != TWIN), *remarks, *missing),
         duplicates=duplicates,
-        notes=tuple(meta["notes"]),
+        notes=(*meta["notes"], *(fault.reason for fault in missing)),
         seconds=meta.get("seconds", 0.0),
         recipe=recipe,
         seed=seed,
     )
-
-
-def _refuse_unteachable(packed: Pack, train: NDArray[np.int64] | None, source: str) -> None:
-    """Refuse a training part that nothing can be learnt from.
-
-    Readers refuse a single class too, and sooner; but a pack that was made for an evaluation, where
-    a single class is fine, is found in the cache without any reader.
-
-    Raises:
-        DataError: a single class, or weights that are all 0.
-    """
-    where = printable(source)
-    if packed.meta["target"] == "class":
-        found = np.unique(packed.targets if train is None else packed.targets[train])
-        if len(found) < 2:
-            raise too_few([packed.meta["classes"][row] for row in found], where)
-    if packed.meta["target"] == "mask":
-        shown = packed.targets if train is None else packed.targets[train]
-        names = [packed.meta["classes"][k] for k in np.flatnonzero(shown.any(axis=0))]
-        if len(names) < 2:
-            error = too_few(names, f"{where}: the masks of the training part")
-            error.add_note("a pixel of 255 has no label; where it stands for a class, save it as 1")
-            raise error
-    if train is not None and not packed.weights[train].any():
-        raise DataError(
-            f"{where}: expected a weight above 0 in the training part, found 0 for all of its "
-            f"{len(train):,} samples",
-            "a weight says how much a sample counts; without weights each counts 1",
-        )
 
 
 def _hold_back(

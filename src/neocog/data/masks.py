@@ -75,7 +75,13 @@ def _read(
 ) -> Picture:
     """Header checks, numbers, upright."""
     form = kind.lower()
-    check_header(image, data, kind, name, limits)
+    try:
+        check_header(image, data, kind, name, limits)
+    except Undecodable as error:
+        if error.remark.code != "16-bit":
+            raise
+        reason = "expected 8 bits a pixel, which 255 classes need, found more"
+        raise Undecodable(name, Remark(form, "deep-mask", reason, "refuse")) from error
     if image.mode not in ("1", "L", "P"):
         reason = f"expected one number a pixel or a palette, found {image.mode} without one"
         raise skip(name, "mask-colors", reason, form)

@@ -135,9 +135,12 @@ def _rows_of(masks: Any, rows: Sequence[int]) -> Any:
 def _refuse_other_classes(main: Source, other: Source, name: str) -> None:
     """Raises a DataError where the numbers in masks may stand for other classes."""
     if other.classes != main.classes:
-        here, there = (", ".join(one.classes) or "no list of classes" for one in (main, other))
+        here, there = (
+            f"the classes {', '.join(one.classes)}" if one.classes else "no list of classes"
+            for one in (main, other)
+        )
         raise DataError(
-            f"the {name} part: expected the classes {here}; found {there}",
+            f"the {name} part: expected {here}; found {there}",
             "masks hold numbers: both sources need the same classes.txt",
         )
 

@@ -55,7 +55,11 @@ _GRID = 32
 
 
 def geometry(
-    scan: Scan, size: tuple[int, ...] | None, channels: int | None, *, few: bool = False
+    scan: Scan,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    *,
+    learnt: NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[int, ...], int]:
     """Input size and channels: as wished, else decided from the pictures.
 
@@ -70,7 +74,7 @@ def geometry(
         scan: what was found.
         size: what is wished for.
         channels: what is wished for.
-        few: it is only scored: nothing is cropped.
+        learnt: N; samples of the training part, which alone are cropped; None: all are scored.
 
     Raises:
         DataError: signals or volumes of another size or number of channels than wished; pictures
@@ -85,7 +89,7 @@ def geometry(
     if channels is None:
         channels = 1 if (scan.channels[scan.used] == 1).all() else 3
     if scan.masks is not None:
-        return _crop(scan, size, few), channels
+        return _crop(scan, size, learnt), channels
     if size is None:
         native = (int(heights[0]), int(widths[0]))
         same = bool((heights == native[0]).all() and (widths == native[1]).all())
@@ -96,14 +100,19 @@ def geometry(
     return size, channels
 
 
-def _crop(scan: Scan, size: tuple[int, ...] | None, few: bool) -> tuple[int, ...]:
+def _crop(
+    scan: Scan, size: tuple[int, ...] | None, learnt: NDArray[np.bool_] | None
+) -> tuple[int, ...]:
     """Height and width of the crops that masks are trained on."""
-    sizes = np.stack([scan.heights[scan.used], scan.widths[scan.used]], 1)
-    least = sizes.min(axis=0) if len(sizes) else np.array((1, 1))
+    rows = scan.used if learnt is None else scan.used & learnt
+    sizes = np.stack([scan.heights[rows], scan.widths[rows]], 1)
+    if learnt is None or not len(sizes):
+        return size or (CROP, CROP)
+    least = sizes.min(axis=0)
     remedy = f"take crops of at most {least[0]}×{least[1]}: --set data.size={least[0]},{least[1]}; "
-    remedy += "or leave small pictures out: --set data.minimum_side=…"
+    remedy += "or leave small pictures out: --set data.minimum_side=… --max-bad …"
     if size is not None:
-        if not few and (np.array(size) > least).any():
+        if (np.array(size) > least).any():
             raise DataError(
                 f"expected pictures of at least {size[0]}×{size[1]}, the size of the crops; found "
                 f"one of {least[0]}×{least[1]} or less",
@@ -111,9 +120,10 @@ def _crop(scan: Scan, size: tuple[int, ...] | None, few: bool) -> tuple[int, ...
             )
         return size
     usual = np.minimum(np.median(sizes, axis=0), CROP)
-    if not few and (least < usual / 4).any():
+    if (least < usual / 2).any():
         raise DataError(
-            f"one picture has a side of {least.min()} pixels, most have {int(usual.min())} or more",
+            f"one picture has a side of {least.min()} pixels, most have {int(usual.min())} or "
+            "more, and crops must fit into all of them",
             remedy,
         )
     return tuple(
@@ -297,6 +307,8 @@ def _fingerprint(source: Source, scan: Scan, facts: _Facts) -> str:
     state.update(json.dumps([facts.names[row] for row in kept]).encode())
     for array in (facts.splits, facts.targets, facts.weights, scan.digests):
         state.update(array[kept].tobytes())
+    if scan.masks is not None:
+        state.update(scan.masks.digests[kept].tobytes())
     return state.hexdigest()
 
 

@@ -18,6 +18,7 @@ from neocog.data.looks import Order
 from neocog.data.masks import Values
 from neocog.data.samples import MaskSpool
 from neocog.data.workers import look_at_all
+from neocog.errors import DataError
 from neocog.records import VOID, DataCount
 from neocog.text import printable
 
@@ -56,10 +57,13 @@ def scan_masks(
         progress: told how far it is.
 
     Returns:
-        The scan with `masks`; samples whose mask cannot be used are left out, with a fault. Their
-        digests are of picture and mask together.
+        The scan with `masks`; samples whose mask cannot be used are left out, with a fault.
+
+    Raises:
+        DataError: no list of classes, and numbers between 0 and the highest that no mask holds.
     """
-    used, digests, faults = found.used.copy(), found.digests.copy(), list(found.faults)
+    used, faults = found.used.copy(), list(found.faults)
+    digests = np.zeros_like(found.digests)
     values = Values(classes=len(source.classes) or VOID, ignore=ignore)
     offsets = np.full(len(used), -1, np.int64)
     counts = np.zeros((len(used), VOID), np.int32)
@@ -74,35 +78,55 @@ def scan_masks(
             if mask is not None and mask.shape != size:
                 reason = f"expected a mask of its picture's size {size[0]}×{size[1]}, found "
                 reason += f"{mask.shape[0]}×{mask.shape[1]}"
+                if mask.shape == size[::-1]:
+                    reason += "; a picture is turned upright where its EXIF says so, as its mask is"
                 mask, remarks = None, (*remarks, Remark("mask", "mask-size", reason, "skip"))
             faults += [remark.at(names[row]) for remark in remarks]
             used[row] = mask is not None
             if mask is not None:
                 offsets[row], at = at, at + file.write(mask.tobytes())
                 counts[row] = np.bincount(mask.reshape(-1), minlength=VOID + 1)[:VOID]
-                pair = digests[row].tobytes() + digest
-                digests[row] = np.frombuffer(hashlib.sha256(pair).digest(), np.uint8)
+                digests[row] = np.frombuffer(digest, np.uint8)
             done += 1
             if progress is not None and done % 64 == 0:
                 progress("masks", done, total)
     if progress is not None:
         progress("masks", total, total)
-    seen = np.flatnonzero(counts.any(axis=0))
-    highest = int(seen[-1]) + 1 if len(seen) else 0
-    classes = source.classes or tuple(map(str, range(highest)))
+    classes = source.classes or _numbered(counts)
     kept = int(used.sum())
     return replace(
         found,
         used=used,
-        digests=digests,
         faults=tuple(faults),
         count=DataCount(
             found=found.count.found, used=kept, skipped=found.count.skipped + total - kept
         ),
         masks=MaskSpool(
-            path=spool, offsets=offsets, counts=counts[:, : len(classes)], classes=classes
+            path=spool,
+            offsets=offsets,
+            digests=digests,
+            counts=counts[:, : len(classes)],
+            classes=classes,
         ),
     )
+
+
+def _numbered(counts: NDArray[np.int32]) -> tuple[str, ...]:
+    """The numbers that masks hold, as names of classes, where no list names them.
+
+    Raises:
+        DataError: there are gaps between them: 0, 100 and 200 would be 201 classes.
+    """
+    seen = np.flatnonzero(counts.any(axis=0)).tolist()
+    if seen and seen != list(range(seen[-1] + 1)):
+        told = ", ".join(map(str, seen[:6])) + (", …" if len(seen) > 6 else "")
+        raise DataError(
+            f"the masks hold the numbers {told}, with gaps between them, and no list names the "
+            "classes",
+            "number the classes from 0 without gaps, or name all of them, one a line, in "
+            "classes.txt",
+        )
+    return tuple(map(str, seen))
 
 
 def _masks(

@@ -6,6 +6,8 @@ Three ways to lay them out, `masks` standing for `masks`, `annotations`, `labels
     train/ trainannot/ (or train_masks/ …)      val/ valannot/     test/ testannot/
     images/ masks/                              each flat, or with train/ val/ test/ inside
     train/images/ train/masks/                  val/images/ val/masks/ …
+    JPEGImages/ SegmentationClass/              as PASCAL VOC, with its lists of names in
+                                                ImageSets/Segmentation/train.txt, val.txt
 
 A picture and its mask share their name without its ending; the mask may add `_mask`, `_masks`,
 `_label`, `_labels`, `_gt`, `_L` or `_annot`. `classes.txt`, one name a line, names the classes by
@@ -34,8 +36,11 @@ __all__ = ["CLASSES", "is_paired", "read_pairs"]
 
 CLASSES = "classes.txt"
 """Where the names of the classes lie."""
-_MASKS = ("masks", "mask", "annotations", "annotation", "annot", "labels", "segmentation")
-_IMAGES = ("images", "image", "imgs")
+_MASKS = (
+    *("masks", "mask", "annotations", "annotation", "annot", "labels", "segmentation"),
+    "segmentationclass",
+)
+_IMAGES = ("images", "image", "imgs", "jpegimages")
 _ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_l", "_annot")
 _LONGEST = 2**20
 """Bytes of a list of classes."""
@@ -67,10 +72,13 @@ def read_pairs(root: Path) -> Source:
             "none",
             "name the part that you mean",
         )
+    lists = _lists(root) if "" in pairs else {}
+    if lists:
+        pairs = dict.fromkeys(lists, pairs[""])
     parts = [
         part
         for split, (images, masks) in pairs.items()
-        if (part := listing.part(split, images, masks)).names
+        if (part := listing.part(split, images, masks, lists.get(split))).names
     ]
     if not parts:
         raise DataError(
@@ -124,6 +132,19 @@ def _inner(folder: Path) -> tuple[Path, Path] | None:
     return None if images is None or masks is None else (images, masks)
 
 
+def _lists(root: Path) -> dict[str, frozenset[str]]:
+    """Split → names, without ending, of what belongs to it; empty where there are no lists."""
+    folder = root / "ImageSets" / "Segmentation"
+    found = {}
+    for split in ("train", "val", "test"):
+        path = folder / f"{split}.txt"
+        if path.is_file():
+            with open_regular(path) as file:
+                text = file.read(_LONGEST * 16).decode("utf-8", "replace")
+            found[split] = frozenset(text.split())
+    return found
+
+
 @dataclass(slots=True)
 class _Listing:
     """What is odd about the folders, while they are listed."""
@@ -132,9 +153,16 @@ class _Listing:
     faults: list[Fault] = field(default_factory=list)
     skipped: int = 0
 
-    def part(self, split: str, images: Path, masks: Path) -> Part:
-        """The pairs of one part, by name."""
-        pictures, drawn = self._by_stem(images), self._by_stem(masks, masks=True)
+    def part(
+        self, split: str, images: Path, masks: Path, only: frozenset[str] | None = None
+    ) -> Part:
+        """The pairs of one part, by name; `only` those of a list."""
+        pictures, drawn = self._by_stem(images, only), self._by_stem(masks, only)
+        # The very same name goes first: a picture may be called `scene_L` itself.
+        for stem in [stem for stem in drawn if stem not in pictures]:
+            ending = next((one for one in _ENDINGS if stem.lower().endswith(one)), "")
+            if ending and stem[: -len(ending)] in pictures:
+                drawn.setdefault(stem[: -len(ending)], []).extend(drawn.pop(stem))
         names, files, targets = [], [], []
         for stem, paths in pictures.items():
             found = drawn.pop(stem, [])
@@ -160,13 +188,13 @@ class _Listing:
             root=self.root,
         )
 
-    def _by_stem(self, folder: Path, *, masks: bool = False) -> dict[str, list[str]]:
+    def _by_stem(self, folder: Path, only: frozenset[str] | None) -> dict[str, list[str]]:
         """Name without ending, below the folder → its files."""
         found: dict[str, list[str]] = {}
         for path in self._pictures(folder):
             stem = os.path.splitext(os.path.relpath(path, folder))[0]  # noqa: PTH122
-            ending = next((one for one in _ENDINGS if stem.lower().endswith(one)), "")
-            found.setdefault(stem[: -len(ending)] if masks and ending else stem, []).append(path)
+            if only is None or stem in only:
+                found.setdefault(stem, []).append(path)
         return found
 
     def _pictures(self, folder: Path) -> Iterator[str]:

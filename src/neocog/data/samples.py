@@ -85,6 +85,8 @@ class MaskSpool:
     """H×W uint8 of each mask that can be used, one after the other; `VOID`: no label."""
     offsets: NDArray[np.int64]
     """N; byte where a sample's mask begins; −1: it has none."""
+    digests: NDArray[np.uint8]
+    """N×32; SHA-256 of what each was read from."""
     counts: NDArray[np.int32]
     """N×K; labelled pixels of each class."""
     classes: tuple[str, ...]

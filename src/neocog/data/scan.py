@@ -344,6 +344,7 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
 
 _REMEDIES = {
     "16-bit": "take their upper 8 bits with --set data.deep=true, convert them, or take them out",
+    "deep-mask": "save masks of class numbers with 8 bits a pixel (numpy: mask.astype('uint8'))",
     "lossy-mask": "save the masks as PNG, from what they were drawn with: JPEG has changed them",
     "class-range": "a number that stands for no label is told by --set data.ignore=NUMBER",
     "mask-colors": "save each class as one number a pixel (PNG, grey or palette)",

@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -41,7 +42,6 @@ from neocog.records import DataCount, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -177,7 +177,7 @@ def work_folder() -> Iterator[Path]:
                 if old.stat().st_mtime < time.time() - 24 * 3600:
                     shutil.rmtree(old)
         with tempfile.TemporaryDirectory(prefix=".work-", dir=packs) as folder:
-            yield packs / folder
+            yield Path(folder)
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise

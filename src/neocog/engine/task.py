@@ -68,7 +68,8 @@ class Task(Protocol):
         """A fresh, empty count."""
 
     def answer(self, decoded: Tensor) -> list[dict[str, Any]]:
-        """For people and JSON, one entry a row: label, probability, top; or the numbers."""
+        """For people and JSON, one entry a row: label, probability, top; or the numbers. A `mask`
+        is an array, H×W uint8, which `predict` writes as a file."""
 
     def truth(self, targets: Tensor) -> list[str]:
         """What the targets of a data set say, one text a row, in the words of `answer`'s label."""

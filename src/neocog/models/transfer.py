@@ -21,7 +21,7 @@ from neocog.layers import output_layer
 from neocog.models.outputs import TRANSPOSED, output_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["Carried", "Frozen", "Stage", "carry", "freeze", "output_layers", "rates", "stages"]
 
@@ -73,7 +73,7 @@ class Frozen:
     """What will not change."""
 
     stages: tuple[str, ...]
-    """Names of the stages, or `all but …` and the path of the output layer."""
+    """Names of the stages, or `all but …` and the paths of the output layer and what is fresh."""
     parameters: tuple[str, ...]
     """Names of the parameters, of norms that are kept too."""
     still: tuple[str, ...]
@@ -99,7 +99,7 @@ def stages(network: nn.Module, outputs: Sequence[str] = ()) -> tuple[Stage, ...]
     found[_OUTPUT] = ([], [])
     for path, part in network.named_modules():
         name = next((name for end, name in ends if places[path] <= end), _OUTPUT)
-        if any(f"{path}.".startswith(f"{head}.") for head in heads):
+        if _within(path, heads):
             name = _OUTPUT
         owned = found[name]
         own = [f"{path}.{one}" if path else one for one, _ in part.named_parameters(recurse=False)]
@@ -121,11 +121,11 @@ def _ends(network: nn.Module, output: str) -> list[tuple[int, str]]:
     paths = [name for name, _ in network.named_modules()]
     declared = [level.name for level in getattr(network, "features", ())]
     if not declared:
-        names = [name for name in _children(network) if not f"{output}.".startswith(f"{name}.")]
+        names = [name for name in _children(network) if not _within(output, [name])]
         groups = min(MOST, len(names))
         declared = [names[(at + 1) * len(names) // groups - 1] for at in range(groups)]
     return [
-        (max(at for at, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")), name)
+        (max(at for at, path in enumerate(paths) if _within(path, [name])), name)
         for name in declared
         if name in paths
     ]
@@ -151,14 +151,19 @@ def freeze(
     *,
     norms: Literal["learn", "keep"] = "learn",
     outputs: Sequence[str] = (),
+    fresh: Collection[str] = (),
 ) -> Frozen:
     """Keep stages as they are: their parameters ask for no gradient.
 
+    What is fresh beside weights that were carried over always learns, its norms' statistics too.
+
     Args:
         network: changed in place; whoever built it owns it.
-        how: so many stages from the picture on; all: everything but the output layer.
+        how: so many stages from the picture on; all: everything but the output layer and what is
+            fresh. Auxiliary heads stay then as well: they have nobody to teach.
         norms: keep: also the statistics, scales and shifts of every batch norm.
         outputs: as for `stages`.
+        fresh: of `Carried`; empty where nothing was carried over.
 
     Raises:
         ConfigError: more stages than there are.
@@ -169,33 +174,75 @@ def freeze(
         raise ConfigError(
             f"cannot freeze {how} stages: this network has {len(parts) - 1} before its last "
             f"layers: {names}",
-            f"--freeze {len(parts) - 1}, or --freeze all for everything but the output layer",
+            f"--freeze {len(parts) - 1}, or --freeze all for everything but the output layer "
+            "and what is fresh",
         )
-    path = outputs[0] if outputs else output_layer(network)
+    state = network.state_dict(keep_vars=True)
+    # Published weights may lack counters of batches, which are no numbers that chance drew.
+    new = {id(one) for name, one in state.items() if name in fresh and one.is_floating_point()}
     if how == "all":
-        kept = [f"all but {path}"] if path else []
-        output = {id(one) for one in network.get_submodule(path).parameters()}
-        still = {
-            name for name, _ in network.named_modules() if not f"{path}.".startswith(f"{name}.")
-        }
-        still -= {"", path}
-        frozen = [name for name, one in network.named_parameters() if id(one) not in output]
+        for path in outputs[1:] if hasattr(network, "forward_auxiliary") else ():
+            new -= _held(network.get_submodule(path.partition(".")[0]))
+        kept, frozen, still = _all_but(
+            network, outputs[0] if outputs else output_layer(network), new
+        )
     else:
-        kept = [one.name for one in parts[:how]]
-        still = {name for one in parts[:how] for name in one.modules}
-        frozen = [name for one in parts[:how] for name in one.parameters]
+        old = [
+            one
+            for one in parts[:how]
+            if any(id(network.get_parameter(name)) not in new for name in one.parameters)
+        ]
+        kept = [one.name for one in old]
+        frozen = [name for one in old for name in one.parameters]
+        still = {name for one in old for name in one.modules}
     if norms == "keep":
         for name, part in network.named_modules():
             if isinstance(part, _BatchNorm):
                 still.add(name)
                 frozen += [f"{name}.{one}" for one, _ in part.named_parameters(recurse=False)]
+    frozen = [one for one in dict.fromkeys(frozen) if id(network.get_parameter(one)) not in new]
+    still = {path for path in still if not _held(network.get_submodule(path)) & new}
     for name in frozen:
         network.get_parameter(name).requires_grad_(False)
-    return Frozen(
-        stages=tuple(kept),
-        parameters=tuple(dict.fromkeys(frozen)),
-        still=tuple(sorted(still)),
-    )
+    return Frozen(stages=tuple(kept), parameters=tuple(frozen), still=tuple(sorted(still)))
+
+
+def _held(part: nn.Module) -> set[int]:
+    """Ids of the parameters and buffers in it."""
+    return {id(one) for one in (*part.parameters(), *part.buffers())}
+
+
+def _all_but(network: nn.Module, path: str, new: set[int]) -> tuple[list[str], list[str], set[str]]:
+    """What `Frozen` holds where all but the output layer and what is new is to stay.
+
+    Args:
+        network: stays as it is.
+        path: of the output layer.
+        new: ids of parameters and buffers.
+    """
+    output = _held(network.get_submodule(path))
+    learns: list[str] = []
+    for name, part in network.named_modules():
+        held = _held(part)
+        if held and held <= new - output and not _within(name, learns):
+            learns.append(name)
+    learns += [
+        name
+        for name, one in network.named_parameters()
+        if id(one) in new - output and not _within(name, learns)
+    ]
+    still = {
+        name
+        for name, _ in network.named_modules()
+        if name != path and not _within(path, [name]) and not _within(name, learns)
+    }
+    frozen = [name for name, one in network.named_parameters() if id(one) not in output]
+    return [f"all but {', '.join([path, *learns])}"] if path else [], frozen, still - {""}
+
+
+def _within(name: str, paths: Iterable[str]) -> bool:
+    """Whether something in a network is one of these or in one of them."""
+    return any(f"{name}.".startswith(f"{path}.") for path in paths)
 
 
 def rates(network: nn.Module, decay: float, outputs: Sequence[str] = ()) -> dict[str, float]:

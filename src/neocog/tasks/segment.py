@@ -179,7 +179,8 @@ class Segment:
 
         `shares` maps the classes that were answered to their share of all pixels, largest first;
         of equals the one with the lowest index. A picture has no single probability, and no
-        runners-up: `probability` is None and `top` empty.
+        runners-up: `probability` is None and `top` empty. `mask` is the class of each pixel, H×W
+        uint8.
 
         Raises:
             NonFiniteLossError: a probability is NaN.
@@ -191,6 +192,8 @@ class Segment:
             shares = {self.classes[k]: count[k] / sum(count) for k in _by_size(count)}
             first = next(iter(shares))
             answers.append({"label": first, "probability": None, "top": [], "shares": shares})
+        for answer, one in zip(answers, label, strict=True):
+            answer["mask"] = one.to(torch.uint8).numpy()
         return answers
 
     def truth(self, targets: Tensor) -> list[str]:

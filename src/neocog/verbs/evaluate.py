@@ -49,7 +49,7 @@ def _classes(scores: Scores) -> list[str]:
     width = max(5, *(len(row.name) for row in scores.classes))
     # What overlaps is told of masks alone; a class that does not occur has none.
     masks = any(row.jaccard is not None for row in scores.classes)
-    titles = [*(["  Jaccard"] if masks else []), "precision", "   recall", "       f1"]
+    titles = [*(["  Jaccard  "] if masks else []), "precision", "   recall", "       f1"]
     most = max(len(f"{row.n:,}") for row in scores.classes)
     lines = [f"  {'class':{width}}  {''.join(titles)} {'n':>{max(8, most)}}"]
     for row in scores.classes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neocog import report
+from neocog import machine, report
 from neocog.plots.masks import overlay, palette
 
 if TYPE_CHECKING:
@@ -44,19 +44,20 @@ def shown(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, A
     """
     jaccard = result.statistics.per_picture()  # type: ignore[attr-defined]
     order = np.argsort(jaccard, kind="stable")[: np.isfinite(jaccard).sum()]  # NaN goes last
-    predictor, masks = run.predictor(), data.masks
+    device = machine.device_named(run.recipe.engine.device)
+    predictor, masks = run.predictor(device), data.masks
     assert masks is not None
     found = []
     for place in order[:SHOWN].tolist():
         row = int(data.splits[part][place])
         picture = data.images.picture(row)
         with torch.no_grad():
-            decoded = predictor(torch.from_numpy(picture).permute(2, 0, 1)[None])
+            decoded = predictor(torch.from_numpy(picture).permute(2, 0, 1)[None].to(device))
         found.append(
             report.Segmented(
                 picture=picture,
                 truth=masks.picture(row)[..., 0],
-                answer=decoded[0].argmax(0).to(torch.uint8).numpy(),
+                answer=decoded[0].argmax(0).to(torch.uint8).cpu().numpy(),
                 name=data.names[row],
                 jaccard=float(jaccard[place]),
             )

@@ -57,6 +57,8 @@ def predict(
         )
     files = _expand(images)
     writer = _Masks(out or path / "predictions", len(run.bundle.classes), overlay)
+    if run.bundle.input.whole:
+        writer.spare(files)
     entries = []
     with contextlib.closing(run.answers([str(file) for file, _ in files], device=device)) as found:
         below = dict(files)
@@ -82,6 +84,23 @@ class _Masks:
         self.overlay = overlay
         self.taken: set[str] = set()
 
+    def spare(self, files: Sequence[tuple[str, str]]) -> None:
+        """Refuse to write into a folder in which a picture lies that is asked about.
+
+        Args:
+            files: of `_expand`.
+
+        Raises:
+            ConfigError: naming the picture; nothing was written.
+        """
+        for file, below in files:
+            here = (self.out / (below or Path(file).name)).parent.resolve()
+            if Path(file).resolve().parent == here:
+                raise ConfigError(
+                    f"masks would be written beside {file}, and could take its place",
+                    "name another folder: --out DIR",
+                )
+
     def write(self, entry: dict[str, Any], picture: Tensor, below: str) -> None:
         """Write the mask of an entry, in which its path takes its place.
 
@@ -90,14 +109,7 @@ class _Masks:
             picture: C×H×W uint8.
             below: path of the file below the folder that was named; empty: its name will do.
         """
-        # `sounds.npz[3]` → sounds-3; two files of one name in different folders → a, a-2.
-        stem = re.sub(r"\.[^./\\]*(?=\[|:|$)", "", below or Path(entry["path"]).name, count=1)
-        stem = re.sub(r"[\[\]:]+", "-", stem).strip("-") or "mask"
-        name, number = stem, 1
-        while name.lower() in self.taken:
-            number += 1
-            name = f"{stem}-{number}"
-        self.taken.add(name.lower())
+        name = self._name(below or Path(entry["path"]).name)
         target = self.out / f"{name}.png"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +121,18 @@ class _Masks:
             pixels = picture.permute(1, 2, 0).numpy()
             place = self.out / f"{name}-overlay.png"
             entry["overlay"] = str(write_overlay(place, pixels, mask, self.colours))
+
+    def _name(self, path: str) -> str:
+        """A name that no other mask or overlay has: `a.jpg` → `a`, `sounds.npz[3]` → `sounds-3`,
+        and of two of one name the second → `a-2`."""
+        stem = re.sub(r"\.[^./\\\[\]:]*(?=[\[:]|$)", "", path, count=1)
+        stem = re.sub(r"[\[\]:]+", "-", stem).strip("-") or "mask"
+        name, number = stem, 1
+        while self.taken & {name.lower(), f"{name}-overlay".lower()}:
+            number += 1
+            name = f"{stem}-{number}"
+        self.taken |= {name.lower(), f"{name}-overlay".lower()}
+        return name
 
 
 def _expand(images: Sequence[str]) -> list[tuple[str, str]]:

@@ -108,7 +108,8 @@ def told(story: Mapping[str, Any] | None) -> list[str]:
         found.append(f"rates from the last stage on: × {factors}")
     if story["frozen"]:
         stages = ", ".join(story["frozen_stages"]) or "batch norms"
-        found.append(f"frozen: {stages}: {story['frozen_numbers']:,} parameters")
+        numbers = f"{story['frozen_numbers']:,} parameters"
+        found.append(f"frozen: {stages}: {numbers}{'; what is fresh learns' * bool(by_reason)}")
         if not story["source"]:
             found.append(
                 "warning: what is frozen may be as chance drew it: nothing was carried over"
@@ -216,7 +217,8 @@ def begin(
     classes: Sequence[str],
     sample: Sequence[int],
 ) -> Begun:
-    """Lay the carried weights into a network, and freeze what is to stay.
+    """Lay the carried weights into a network, and freeze what is to stay: never what is fresh
+    beside them.
 
     Args:
         network: fresh; changed in place.
@@ -241,7 +243,13 @@ def begin(
             outputs=outputs,
         )
         network.load_state_dict(dict(carried.tensors))
-    frozen = transfer.freeze(network, recipe.freeze, norms=recipe.norms, outputs=outputs)
+    frozen = transfer.freeze(
+        network,
+        recipe.freeze,
+        norms=recipe.norms,
+        outputs=outputs,
+        fresh=carried.fresh if carried else (),
+    )
     decay = recipe.decay
     if decay is None:
         decay = DECAY if found is not None else 1.0
