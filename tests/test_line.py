@@ -438,6 +438,15 @@ WRONG = [
     ("linear; relu", (3, 8, 8), "linear", ["stands for the 10 outputs", "linear 128"]),
     ("conv 16 3; relu", (3, 8, 8), "relu", ["16×6×6", "conv 16 3; relu; gap; linear"]),
     ("conv 10 3", (3, 8, 8), "conv 10 3", ["10×6×6", "10 numbers", "conv 10 3; gap"]),
+    (
+        "conv 16 3 pad=1; relu",
+        *((3, 8, 8), "relu"),
+        [
+            "16×8×8, and 10 numbers, or 10×8×8,",
+            "relu; gap; linear to answer once, or …; conv 10 1 to",
+        ],
+    ),
+    ("(adaptive 4); up 2; conv 10 1", (3, 8, 8), "adaptive 4", ["10×8×8", "of every size"]),
     ("linear 7", (3, 8, 8), "linear 7", ["ends in 7 numbers", "write linear without a number"]),
     ("res(conv 6 3); linear", (3, 8, 8), "res(conv 6 3)", ["3×8×8", "6×6×6", "pad=same"]),
     (
@@ -798,7 +807,10 @@ def test_a_mistake_is_shown_on_the_command_line(capsys: pytest.CaptureFixture[st
         code, out, err = said(capsys, *argv, "conv 8 3; relu; zoom 2; gap; linear")
         assert code == 2
         assert out == ""
-        assert err.splitlines()[:3] == [
+        lines = err.splitlines()
+        # Where opening the data takes a while, that is told before.
+        first = next(place for place, line in enumerate(lines) if line.startswith("neocog:"))
+        assert lines[first : first + 3] == [
             "neocog: no layer is called 'zoom'",
             "  conv 8 3; relu; zoom 2; gap; linear",
             "                  ^^^^",
@@ -911,3 +923,37 @@ def test_a_report_shows_the_line_in_its_place(tmp_path: Path) -> None:
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "<bdi>A network in a line on digits</bdi>" in page
     assert "conv 8 3 pad=same; relu; pool 2; gap; linear" in page
+
+
+MAPS = [
+    "conv 5 3 pad=1",
+    "conv 4 3; pool 2; conv 4 3 pad=same; convt 4 2 stride=2; convt 5 3",
+    "pool 3 stride=2 ceil; up 2; conv 5 2; convt 5 2",
+    "up 2; conv 4 3 pad=1; pool 2; (pool 2; conv 4 1; up 2); conv 5 1",
+    "cat(pool 4; up 4 | conv 3 1; pool 2; up 2 | relu); conv 5 1",
+]
+
+
+@pytest.mark.parametrize("line", MAPS)
+def test_a_line_may_answer_for_every_place(line: str) -> None:
+    """For inputs of any size, and for a larger one by its layers one after the other."""
+    net = make(line, 3, (32, 24), 5).eval()
+    plain = list(net.children())
+    traced = torch.fx.symbolic_trace(net)
+    for size in ((32, 24), (48, 64), (33, 27), (30, 47), (31, 22)):
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        found = net(x)
+        assert found.shape == (2, 5, *size)
+        assert torch.equal(traced(x), found)
+        if size in ((32, 24), (48, 64)):
+            wanted = x
+            for layer in plain:
+                wanted = layer(wanted)
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("size", [(40,), (12, 8, 16)])
+def test_signals_and_volumes_have_places_too(size: tuple[int, ...]) -> None:
+    net = make("conv 4 3 pad=1; relu; pool 2; up 2; conv 5 1", 1, size, 5).eval()
+    odd = tuple(side + 1 for side in size)
+    assert net(torch.randn(2, 1, *odd)).shape == (2, 5, *odd)

@@ -13,13 +13,17 @@ import torch
 from PIL import Image
 
 from drawn_masks import CLASSES, folder
+from neocog import recipes, tasks
 from neocog.bundle import Bundle
 from neocog.cli import cli
 from neocog.config import Recipe
+from neocog.data import dataset
+from neocog.engine.job import plain
 from neocog.errors import ConfigError
 from neocog.layers import Predictor
 from neocog.records import InputSpec
 from neocog.settings import from_dict
+from neocog.verbs.prepare import prepare
 from neocog.verbs.train import fit, resume
 
 if TYPE_CHECKING:
@@ -291,3 +295,100 @@ def test_views_of_masks_are_brought_back(views: str) -> None:
 def test_a_mask_is_as_large_as_its_picture() -> None:
     for height, width in ((5, 9), (64, 33)):
         assert predictor()(noise(height, width)).shape == (1, 4, height, width)
+
+
+# ------------------------------------------------------------- what is refused, and what is taken
+
+
+LINE = "conv 8 3 pad=1; bn; relu; pool 2; conv 8 3 pad=1; relu; up 2; conv 3 1"
+
+
+def test_a_line_answers_for_every_pixel(roads: Path, tmp_path: Path) -> None:
+    """It learns from crops, and answers for pictures of odd sizes as they are."""
+    engine = PLAIN | {"epochs": 6, "batch": 8}
+    recipe = from_dict(Recipe, {"model": LINE, "engine": engine, "optim": {"lr": 0.02}})
+    run = fit(None, roads, recipe, out=tmp_path / "run", quiet=True)
+    rates = [event.values["loss"] for event in run.events if event.kind == "epoch"]
+    assert rates[-1] < rates[0]
+    assert run.scores["val"].metrics["jaccard"].n == 6
+    pixels = noise(41, 35)[0].permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "odd.png")
+    assert run.predict([tmp_path / "odd.png"])[0]["mask"].shape == (41, 35)
+
+
+def test_a_line_of_pixels_is_no_answer_to_a_picture(tmp_path: Path) -> None:
+    recipe = from_dict(Recipe, {"model": "conv 8 3 pad=1; relu; conv 10 1"})
+    with pytest.raises(ConfigError, match=r"gives \(2, 10, 8, 8\) .*needs \(2, 10\)") as caught:
+        fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
+    assert caught.value.hint == (
+        "it answers for each pixel; end it with pooling over the picture: gap; linear"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+ALONE: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"model": "deconvnet", "model_args": {"width": 2, "hidden": 4}},
+        ["--batch 2", "data.size=64,64", "model_args.norm=group"],
+    ),
+    (
+        {"model": "unet", "model_args": {"width": 2, "depth": 5}},
+        ["--batch 2", "data.size=64,64", "model_args.norm=group"],
+    ),
+    ({"model": "unet_backbone", "model_args": {"width": 16}}, ["--batch 2", "data.size=64,64"]),
+    (
+        {"model": f"cat(conv 3 1 | pool 32; bn; up 32); {LINE}"},
+        ["--batch 2", "data.size=64,64", "gn instead of bn"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "ways"), ALONE)
+def test_batch_norm_over_one_number_is_refused(
+    roads: Path, tmp_path: Path, settings: dict[str, Any], ways: list[str]
+) -> None:
+    engine = PLAIN | {"epochs": 1, "batch": 1}
+    recipe = from_dict(Recipe, {**settings, "data": {"size": [32, 32]}, "engine": engine})
+    with pytest.raises(ConfigError, match="batches of one picture") as caught:
+        fit(None, roads, recipe, out=tmp_path / "run", quiet=True)
+    given = caught.value.hint.split("; or ")
+    assert all(wanted in way for wanted, way in zip(ways, given, strict=True)), given
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_batch_that_is_named_has_no_batches_of_one(tmp_path: Path) -> None:
+    """Five pictures, two at a time, are 1 + 2 + 2; three at a time are 2 + 3."""
+    data = folder(tmp_path / "five", {"train": 5, "val": 2})
+    settings = {**ALONE[0][0], "data": {"size": [32, 32]}}
+
+    def run(batch: int) -> Run:
+        recipe = from_dict(Recipe, {**settings, "engine": PLAIN | {"epochs": 1, "batch": batch}})
+        return fit(None, data, recipe, out=tmp_path / f"run{batch}", quiet=True)
+
+    with pytest.raises(ConfigError, match=r"5 to train on, engine\.batch=2") as caught:
+        run(2)
+    assert "--batch 3" in caught.value.hint
+    assert run(3).summary["steps"] == 2
+
+
+def test_a_look_ahead_leaves_statistics_and_chance_as_they_are(roads: Path) -> None:
+    """Of a network that can train on one picture, with dropout: it is ready as if larger batches
+    were to come, and so is what draws numbers."""
+    data = dataset.load(from_dict(Recipe, {"data": {"source": str(roads)}}).data)
+    cpu, states, flags = torch.device("cpu"), [], []
+    for batch in (1, 8):
+        settings = {
+            "model": "unet",
+            "model_args": {"width": 2, "depth": 2, "dropout": 0.5},
+            "engine": PLAIN | {"epochs": 1, "batch": batch},
+        }
+        recipe = recipes.resolve(from_dict(Recipe, settings), data)
+        task = tasks.for_data(data, recipe)
+        before = torch.get_rng_state()
+        job = prepare(recipe, data, task, cpu, plain(recipe.engine, cpu), None, None).job
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(job.network.state_dict())
+        flags.append([part.training for part in job.network.modules()])
+    assert flags[0] == flags[1]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neocog.config import TransferRecipe
 from neocog.errors import ConfigError
 from neocog.models import transfer
 from neocog.models.catalog import build
+from neocog.verbs.transfer import Origin, begin, told
 
 NAMES = ("sky", "road", "tree", "car")
 AFTER = ("car", "bike", "sky")
@@ -281,6 +283,83 @@ def test_all_but_the_last_convolution() -> None:
     assert transfer.freeze(net, "all", outputs=outputs).stages == ("all but score",)
     learnt = [name for name, one in net.named_parameters() if one.requires_grad]
     assert learnt == ["score.weight", "score.bias"]
+
+
+@pytest.mark.parametrize("norms", ["learn", "keep"])
+def test_a_fresh_way_up_learns_over_a_frozen_backbone(norms: Any) -> None:
+    """A step of gradient descent: what came along stays bit for bit, statistics included; every
+    other layer changes, and so do the statistics of its norms."""
+    old = make("resnet18", 1, 3, (64, 64), stem="large")
+    net = make("unet_backbone", 2, 3, (64, 64), width=16)
+    origin = Origin(name="there", tensors=old.state_dict(), classes=("cat", "dog", "owl"))
+    recipe = TransferRecipe(source="there", freeze="all", norms=norms)
+    begun = begin(net, recipe, origin, NAMES[:3], (3, 64, 64))
+    kept = begun.frozen
+    assert kept.stages == ("all but score, decoder",)
+    before = {name: one.clone() for name, one in net.state_dict().items()}
+    net.train()
+    for path in kept.still:
+        net.get_submodule(path).eval()
+    rule = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    F.cross_entropy(net(images(2, 3, 64, 64)), torch.zeros(2, 64, 64).long()).backward()
+    rule.step()
+    for name, one in net.state_dict().items():
+        assert torch.equal(one, before[name]) == name.startswith("backbone."), name
+    numbers = sum(one.numel() for name, one in net.named_parameters() if "backbone" in name)
+    wanted = f"frozen: all but score, decoder: {numbers:,} parameters; what is fresh learns"
+    assert wanted in told(begun.summary(net, "there"))
+
+
+def test_scores_of_all_stages_learn_where_they_are_fresh() -> None:
+    """But for the last scaling of an FCN-8s, which is given and never learns."""
+    old = make("fcn8s", 1, 4, width=2, hidden=4)
+    net = make("fcn8s", 2, 4, width=2, hidden=4)
+    found = carry(net, old, after=NAMES)
+    outputs = transfer.output_layers(net, (3, 32, 32))
+    transfer.freeze(net, "all", outputs=outputs, fresh=found.fresh)
+    learnt = [name for name, one in net.named_parameters() if one.requires_grad]
+    assert {name.partition(".")[0] for name in learnt} == {"score", "skips", "doublings"}
+    assert len(learnt) == len({*found.fresh} - {"upsampling.weight"})
+
+
+@pytest.mark.parametrize("how", [1, "all"])
+def test_a_fresh_layer_among_those_taken_over_is_not_frozen(how: Any) -> None:
+    """The first kernels of small pictures are of another size than those of large ones."""
+    old = make("resnet18", 1, 3, (64, 64), stem="large")
+    net = make("resnet18", 2, 3, (64, 64), stem="small")
+    found = carry(net, old, before=NAMES[:3], after=NAMES[:3])
+    assert found.fresh == {"conv1.weight": "64×3×7×7 there, 64×3×3×3 here"}
+    kept = transfer.freeze(net, how, fresh=found.fresh)
+    assert net.conv1.weight.requires_grad
+    assert not net.bn1.weight.requires_grad
+    assert kept.stages == (("layer1",) if how == 1 else ("all but fc, conv1",))
+    assert "bn1" in kept.still
+    assert "conv1" not in kept.still
+
+
+def test_weights_without_counters_of_batches_are_frozen_all_the_same() -> None:
+    """As they were published before there were any."""
+    old = make("resnet18", 1, 3, (64, 64))
+    net = make("resnet18", 2, 3, (64, 64))
+    tensors = {name: one for name, one in old.state_dict().items() if "num_batches" not in name}
+    found = transfer.carry(net, tensors, source="there", after=NAMES[:3])
+    assert "bn1.num_batches_tracked" in found.fresh
+    kept = transfer.freeze(net, "all", fresh=found.fresh)
+    learnt = [name for name, one in net.named_parameters() if one.requires_grad]
+    assert learnt == ["fc.weight", "fc.bias"]
+    assert "bn1" in kept.still
+    assert kept.stages == ("all but fc",)
+
+
+def test_auxiliary_heads_stay_where_all_before_them_does() -> None:
+    net = build("googlenet", channels=3, size=(64, 64), outputs=3, args={})
+    outputs = transfer.output_layers(net, (3, 64, 64))
+    assert len(outputs) == 3
+    fresh = {name for name in net.state_dict() if name.startswith(("fc.", "aux"))}
+    kept = transfer.freeze(net, "all", outputs=outputs, fresh=fresh)
+    learnt = [name for name, one in net.named_parameters() if one.requires_grad]
+    assert learnt == [f"{outputs[0]}.weight", f"{outputs[0]}.bias"]
+    assert kept.stages == (f"all but {outputs[0]}",)
 
 
 def test_rates_fall_from_the_way_up_to_the_picture() -> None:

@@ -100,7 +100,8 @@ def _bad_options(command: Any) -> Any:
 @click.option(
     "--freeze",
     metavar="N|all",
-    help="Stages that keep it, from the picture on; all: everything but the last layer.",
+    help="Stages that keep it, from the picture on; all: everything but the last layer and what "
+    "is fresh.",
 )
 @_bad_options
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")

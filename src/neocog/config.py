@@ -398,7 +398,8 @@ class TransferRecipe:
     """A run's folder, a file of weights, or `timm:NAME`. Empty: fresh weights."""
     freeze: int | Literal["all"] = 0
     """How many stages of the network, from the picture on, keep their weights and statistics; all:
-    everything but the last layer does."""
+    everything but the last layer does. What begins fresh beside weights that were carried over
+    always learns."""
     decay: float | None = None
     """Factor from the rate of a stage to that of the stage before it, so that what is general
     changes least (Howard and Ruder 2018, arXiv 1801.06146); the last layer has the full rate.

@@ -115,7 +115,7 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
             channels=data.channels,
         ),
         augment=augment.resolve(
-            _asked(recipe),
+            _asked(recipe, data),
             channels=data.channels,
             size=data.size,
             classes=data.classes,
@@ -125,10 +125,11 @@ def resolve(recipe: Recipe, data: Dataset) -> Recipe:
     )
 
 
-def _asked(recipe: Recipe) -> AugmentRecipe:
+def _asked(recipe: Recipe, data: Dataset) -> AugmentRecipe:
     """What training pictures go through; where all but the last layer is frozen and nobody asks for
-    more, nothing: what the frozen part answers then has to be computed once only."""
-    if recipe.transfer.freeze != "all":
+    more, nothing: what the frozen part answers then has to be computed once only. Where each pixel
+    is answered for, a whole way up may learn beside the last layer, and sees crops anyway."""
+    if recipe.transfer.freeze != "all" or data.whole:
         return recipe.augment
     asked = recipe.augment
     return dataclasses.replace(

@@ -208,8 +208,8 @@ def freeze(
 
 
 def _held(part: nn.Module) -> set[int]:
-    """Ids of the parameters and buffers in it."""
-    return {id(one) for one in (*part.parameters(), *part.buffers())}
+    """Ids of the parameters and buffers of real numbers in it."""
+    return {id(one) for one in (*part.parameters(), *part.buffers()) if one.is_floating_point()}
 
 
 def _all_but(network: nn.Module, path: str, new: set[int]) -> tuple[list[str], list[str], set[str]]:

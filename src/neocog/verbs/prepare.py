@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,21 @@ from torch import nn
 from neocog import chance, recipes
 from neocog.data import dataset
 from neocog.data.augment import Augment
+from neocog.data.batches import batches_per_epoch
 from neocog.engine import features, tuner
 from neocog.engine.evaluate import evaluating
-from neocog.engine.job import Choice, Job
+from neocog.engine.heads import Heads
+from neocog.engine.job import Choice, Job, set_learning
 from neocog.errors import ConfigError
-from neocog.geometry import LAYOUTS, noun
+from neocog.geometry import LAYOUTS, noun, size_text
 from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import ModelSpec
 from neocog.verbs.transfer import begin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from neocog.config import Recipe
     from neocog.data.dataset import Dataset
     from neocog.engine.task import Task
@@ -83,8 +88,8 @@ def prepare(
             normalised as for the network that learnt them, where that is known.
 
     Raises:
-        ConfigError: the network does not take these pictures, or gives something else; or a layout
-            that only pictures have.
+        ConfigError: the network does not take these pictures, or gives something else; or cannot
+            train on batches of one, which the run has; or a layout that only pictures have.
     """
     spec = dataset.spec(data) if spec is None else spec
     spec = dataclasses.replace(spec, views=recipes.views_for(recipe))
@@ -137,6 +142,7 @@ def prepare(
         carried=begun.carried is not None,
         ends=ends,
     )
+    _try_alone(job, model)
     return Prepared(job=job, model=model, begun=begun)
 
 
@@ -203,7 +209,82 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
         raise ConfigError(
             f"the network gives {tuple(found.shape)} for two {noun(spec.size)}s, this task needs "
             f"{wanted}",
-            f"its last layer must have {task.outputs} outputs"
-            if len(wanted) == 2
-            else "each pixel is answered for by " + ", ".join(catalog.names(gives="map")),
+            _ending(found.dim(), task, spec),
         )
+
+
+def _ending(axes: int, task: Task, spec: InputSpec) -> str:
+    """How a network has to end whose answer has another shape.
+
+    Args:
+        axes: of its answer, the batch among them.
+        task: what is wanted.
+        spec: the input.
+    """
+    if len(task.shape(spec.size)) > 1:
+        return "each pixel is answered for by " + ", ".join(catalog.names(gives="map"))
+    if axes == 2 + len(spec.size):
+        each = "pixel" if len(spec.size) == 2 else "place"
+        return (
+            f"it answers for each {each}; end it with pooling over the {noun(spec.size)}: "
+            "gap; linear"
+        )
+    return f"its last layer must have {task.outputs} outputs"
+
+
+def _try_alone(job: Job, model: ModelSpec) -> None:
+    """A black picture through a copy of the network as it trains, where batches of the run hold one
+    alone: batch norm takes no variance of one number. Statistics and chance stay as they are.
+
+    Raises:
+        ConfigError: the network cannot train on it.
+    """
+    count, batch = len(job.data.splits["train"]), job.recipe.engine.batch
+    # Batches of an epoch differ by at most one in size.
+    if not count or not batch or count // batches_per_epoch(count, batch) > 1:
+        return
+    twin = copy.deepcopy(job.network)
+    set_learning(twin, dataclasses.replace(job, network=twin).still_parts())
+    devices = [job.device] if job.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            Heads(twin).outputs(
+                torch.zeros(1, job.input.channels, *job.input.size, device=job.device)
+            )
+    except ValueError as error:
+        found = re.search(r"more than 1 value per channel.*\[([\d, ]+)\]", str(error))
+        if found is None:
+            raise
+        given = [int(one) for one in found[1].split(",")]
+        name = noun(job.input.size)
+        raise ConfigError(
+            f"this run has batches of one {name} ({count:,} to train on, engine.batch={batch}), "
+            f"and a norm of the network is given {size_text(given)} then: one number, which has "
+            "no variance",
+            "; or ".join(_ways_out(job, model, count, batch, maps=len(given) > 2)),
+        ) from error
+
+
+def _ways_out(job: Job, model: ModelSpec, count: int, batch: int, *, maps: bool) -> Iterator[str]:
+    """What gives batch norm more numbers, or does without it.
+
+    Args:
+        job: what cannot train.
+        model: its network.
+        count: of the training part.
+        batch: samples a batch, at most.
+        maps: whether it is given maps, which larger pictures make larger.
+    """
+    more = range(batch + 1, count + 1)
+    fits = next((one for one in more if count // batches_per_epoch(count, one) > 1), None)
+    yield f"larger batches: --batch {fits}" if fits else "more to train on"
+    if maps and len(job.input.size) == 2:
+        double = ",".join(str(2 * side) for side in job.input.size)
+        yield f"larger {'crops' if job.data.whole else 'pictures'}: --set data.size={double}"
+    if catalog.is_line(model.name):
+        yield "gn instead of bn in the line"
+    elif model.name in catalog.CATALOG:
+        known = {one.name: one.kind.split("|") for one in catalog.describe(model.name)}
+        norms = [one for one in ("group", "layer") if one in known.get("norm", ())]
+        if norms and "backbone" not in known:  # whose norms are its own
+            yield f"another norm: --set model_args.norm={norms[0]}"

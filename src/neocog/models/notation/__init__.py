@@ -13,6 +13,9 @@ alike. Parentheses group:
     add( … | … )         branches side by side, added
     name: …              names a layer or a group
 
+A line ends in its outputs, or in a map of them as large as its input: `…; conv 3 1` answers for
+every pixel.
+
 `grammar` reads text into a tree, `words` knows the layers and their values, `sizes` knows what
 comes out of each, `build` makes the module. The first three use the standard library only. A line
 is data: reading one runs nothing.

@@ -6,6 +6,8 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import torch.fx
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neocog.models.blocks import check_at_least
@@ -17,16 +19,16 @@ from neocog.models.notation.words import ACTIVATIONS
 from neocog.records import FeatureInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from neocog.models.notation.shapes import Atom
-    from neocog.models.notation.sizes import Stage
+    from neocog.models.notation.sizes import Stage, Strides
 
 __all__ = ["LineNet", "line_net"]
 
 _PICTURE = "picture"
 """Names the layer that hands on the input, where a network has no other level."""
-_TAKEN = {"features", "training", _PICTURE}
+_TAKEN = {"features", "map", "training", _PICTURE}
 """Names that only an object of `LineNet` has."""
 
 
@@ -36,18 +38,30 @@ class LineNet(nn.Module):
     Levels are taken where the next layer is coarser, as far as there are pictures of more than one
     step; where there are none, the only level is the input itself.
 
+    One that answers for every place does so for inputs of any size: one that its layers do not
+    bring back to the same size grows behind its end, by its border repeated, and so much of the
+    answer is left out.
+
     Args:
         layers: by name, in order.
         features: levels, finest first; each is what the layer of that name makes.
+        map: of one that answers for every place: sizes n, n + s, n + 2s … of the input that its
+            layers bring back, as (n, s) for each axis; empty: it answers once.
     """
 
     features: tuple[FeatureInfo, ...]
 
-    def __init__(self, layers: Mapping[str, nn.Module], features: tuple[FeatureInfo, ...]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        features: tuple[FeatureInfo, ...],
+        map: Sequence[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.features = features
+        self.map = tuple(map)
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
         """B×C×… → the levels that `features` declares, finest first."""
@@ -62,10 +76,30 @@ class LineNet(nn.Module):
         return tuple(levels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B×C×… → B×outputs."""
+        """B×C×… → B×outputs, or B×outputs×… of one that answers for every place."""
+        given = x
+        if self.map:
+            x = _grown(x, self.map)
         for layer in self.children():
             x = layer(x)
+        return _cut(x, given) if self.map else x
+
+
+@torch.fx.wrap
+def _grown(x: Tensor, map: Sequence[tuple[int, int]]) -> Tensor:
+    """B×C×…, its border repeated behind each axis up to the next size that `map` has."""
+    more = [(n - side) % s for side, (n, s) in zip(x.shape[2:], map, strict=True)]
+    if not any(more):
         return x
+    return F.pad(x, [one for side in reversed(more) for one in (0, side)], mode="replicate")
+
+
+@torch.fx.wrap
+def _cut(x: Tensor, given: Tensor) -> Tensor:
+    """B×K×…, as large as what was given from its first place on."""
+    for axis, side in enumerate(given.shape[2:], start=2):
+        x = x.narrow(axis, 0, side) if x.shape[axis] > side else x
+    return x
 
 
 def line_net(text: str, *, channels: int, size: tuple[int, ...], outputs: int) -> LineNet:
@@ -79,7 +113,7 @@ def line_net(text: str, *, channels: int, size: tuple[int, ...], outputs: int) -
         text: the line.
         channels: of the input.
         size: of the input along each of its one to three axes.
-        outputs: numbers that come out.
+        outputs: numbers that come out, once or for every place, as the line says.
 
     Raises:
         ConfigError: a mistake in the line, with its place, the sizes there and the remedy.
@@ -103,7 +137,25 @@ def line_net(text: str, *, channels: int, size: tuple[int, ...], outputs: int) -
         features = (FeatureInfo(channels=channels, stride=1, name=_PICTURE),)
         layers = {_PICTURE: nn.Identity(), **layers}
     _initialise(found.stages, layers, _last_gain(found.stages))
-    return LineNet(layers, features)
+    return LineNet(layers, features, _brought_back(found.stages, size) if found.map else ())
+
+
+def _brought_back(stages: Sequence[Stage], size: tuple[int, ...]) -> list[tuple[int, int]]:
+    """What `LineNet` takes as its map. A layer of stride p/q of the input makes one place more of p
+    places more; where every layer makes whole ones more, nothing else about the sizes changes."""
+    return [
+        (side, math.lcm(*(one[axis].numerator for one in _strides(stages))))
+        for axis, side in enumerate(size)
+    ]
+
+
+def _strides(stages: Sequence[Stage]) -> Iterator[Strides]:
+    """Of every layer, blocks included, that makes a picture."""
+    for stage in stages:
+        if stage.strides:
+            yield stage.strides
+        for branch in stage.branches:
+            yield from _strides(branch)
 
 
 def _levels(stages: Sequence[Stage]) -> tuple[FeatureInfo, ...]:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from neocog.models.notation.shapes import Atom, Shape
     from neocog.models.notation.words import Bound
 
-__all__ = ["Sized", "Stage", "sizes"]
+__all__ = ["Sized", "Stage", "Strides", "sizes"]
 
 _MOST_LAYERS = 2_000
 _MOST_PARAMETERS = 10**9
 
 Strides = tuple[Fraction, ...]
+"""Steps of the input for one step, one an axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class Sized:
     """In order."""
     parameters: int
     """Numbers that it learns."""
+    map: bool
+    """Whether it answers for every place of the input, not once."""
 
 
 def sizes(line: Line, *, channels: int, size: tuple[int, ...], outputs: int) -> Sized:
@@ -68,7 +71,7 @@ def sizes(line: Line, *, channels: int, size: tuple[int, ...], outputs: int) -> 
         line: as it was read.
         channels: of the input.
         size: of the input along each of its one to three axes.
-        outputs: numbers that have to come out.
+        outputs: numbers that have to come out, once or for every place of the input.
 
     Raises:
         ConfigError: an unknown word, a wrong value, a layer that cannot take what comes in, or
@@ -85,8 +88,9 @@ def sizes(line: Line, *, channels: int, size: tuple[int, ...], outputs: int) -> 
     walk.count(line.items)
     walk.bind(line.items)
     stages = walk.items(line.items, (channels, *size), (Fraction(1),) * len(size), last=True)
-    walk.check_end(line, stages[-1].after)
-    return Sized(stages=stages, parameters=walk.parameters)
+    after = stages[-1].after
+    walk.check_end(line, after, size)
+    return Sized(stages=stages, parameters=walk.parameters, map=len(after) > 1)
 
 
 class _Walk:
@@ -98,6 +102,8 @@ class _Walk:
         self.parameters = 0
         self.bound: dict[Place, Bound] = {}
         """Values of the layers, by where they stand."""
+        self.fixed: Place | None = None
+        """The last layer that makes one size of every input and leaves a picture."""
 
     def count(self, items: Iterable[Item]) -> int:
         """Layers with all repetitions, before anything is repeated."""
@@ -166,6 +172,8 @@ class _Walk:
                     "write how many numbers come out: linear 128",
                 )
             bound = dataclasses.replace(bound, values={**bound.values, "out": self.outputs})
+        if layer.word.text == "adaptive":
+            self.fixed = layer.place
         stages = []
         for atom in atoms(self.text, layer, bound, shape):
             self.parameters += atom.parameters
@@ -261,16 +269,30 @@ class _Walk:
                     else f"conv {first[0]} 1 makes {first[0]} channels",
                 )
 
-    def check_end(self, line: Line, after: Shape) -> None:
-        """The line ends in as many numbers as are wanted."""
+    def check_end(self, line: Line, after: Shape, size: tuple[int, ...]) -> None:
+        """The line ends in as many numbers as are wanted, or in a map of them as large as its
+        input, whatever size that has."""
         if after == (self.outputs,):
+            return
+        if after == (self.outputs, *size):
+            if self.fixed:
+                raise wrong(
+                    self.text,
+                    self.fixed,
+                    f"the line ends in {shown(after)}, a map as large as its input, and adaptive "
+                    "makes one size of inputs of every size",
+                    "pool and up by the same number keep the size",
+                )
             return
         end = line.items[-1]
         found, wanted = shown(after), shown((self.outputs,))
         if len(after) > 1:
+            wanted += f", or {shown((self.outputs, *size))},"
             pooled = after[0] == self.outputs
             more = "flatten" if math.prod(after) == self.outputs else "gap"
             hint = _longer(line, more if pooled else "gap; linear")
+            if after[1:] == size:
+                hint += f" to answer once, or …; conv {self.outputs} 1 to answer for every place"
         elif isinstance(end, Layer) and end.word.text == "linear":
             hint = "write linear without a number at the end"
         else:
