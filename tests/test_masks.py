@@ -246,6 +246,18 @@ def test_gaps_between_numbers_are_no_classes(tmp_path: Path) -> None:
     assert "classes.txt" in caught.value.hint
 
 
+def test_data_that_is_only_scored_need_not_show_every_number(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"train": 4}, names=False)
+    for path in (root / "trainannot").iterdir():
+        numbers = np.array(Image.open(path))
+        Image.fromarray(np.where(numbers == 1, VOID, numbers).astype(np.uint8)).save(path)
+    recipe = DataRecipe(source=str(root), val=0.0)
+    with pytest.raises(DataError, match="gaps"):
+        dataset.load(recipe)
+    data = dataset.load(recipe, classes=("0", "1", "2", "3"), geometry=((32, 32), 3))
+    assert (data.targets.sum(0) > 0).tolist() == [True, False, True, False]
+
+
 def test_a_class_that_a_part_does_not_show_is_told(pairs: Path) -> None:
     (pairs / "classes.txt").write_text("sky\nroad\ncar\nbus\n")
     data = load(pairs)

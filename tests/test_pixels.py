@@ -192,6 +192,20 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bytes(
     assert whole.summary["val"] == again.summary["val"]
 
 
+def test_what_has_no_label_has_none_in_other_data_either(tmp_path: Path) -> None:
+    root = folder(tmp_path / "roads", {"train": 8, "val": 4})
+    (root / "classes.txt").write_text("sky\nroad\n")
+    settings = {
+        **SMALL,
+        "data": {"source": str(root), "ignore": 2},
+        "engine": PLAIN | {"epochs": 1},
+    }
+    run = fit(recipe=from_dict(Recipe, settings), out=tmp_path / "run", quiet=True)
+    own, other = run.evaluate(), run.evaluate(str(root))
+    assert own["val"] == other["val"]
+    assert sum(map(sum, own["val"].confusion)) < 4 * 40 * 48
+
+
 def test_it_keeps_to_a_time(roads: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "data": {"source": str(roads)}, "engine": PLAIN | {"minutes": 0.15}}
     run = fit(recipe=from_dict(Recipe, settings), out=tmp_path / "timed", quiet=True)

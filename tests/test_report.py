@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from neocog import html, report
 from neocog.metrics import wilson
 from neocog.records import ClassRow, DataCount, Event, Fault, Interval, Scores
-from pages import headings, plain
+from report_pages import headings, plain
 
 CONFUSION = ((176, 3, 1), (2, 97, 1), (0, 0, 80))
 NAMES = ("cat", "dog", "owl")

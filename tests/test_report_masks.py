@@ -19,7 +19,7 @@ from neocog import plots, report
 from neocog.records import VOID, ClassRow, DataCount, Event, Interval, Scores
 from neocog.run import headline
 from neocog.verbs.console import epoch_line
-from pages import headings, plain
+from report_pages import headings, plain
 
 if TYPE_CHECKING:
     from pathlib import Path

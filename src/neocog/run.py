@@ -286,6 +286,7 @@ class Run:
             max_bad=own.max_bad,
             strict=own.strict,
             deep=own.deep,
+            ignore=own.ignore,
         )
         geometry = (bundle.input.size, bundle.input.channels)
         return dataset.load(recipe, geometry=geometry, classes=bundle.classes, progress=progress)

@@ -315,7 +315,12 @@ def _make(
         )
         if source.target == "mask":
             found = scan_masks(
-                source, found, spool=work / "masks", ignore=recipe.ignore, progress=progress
+                source,
+                found,
+                spool=work / "masks",
+                ignore=recipe.ignore,
+                few=few,
+                progress=progress,
             )
             source = replace(source, classes=_classes(found))
         refuse(found.faults, found.count, max_bad=recipe.max_bad, strict=recipe.strict)

@@ -43,6 +43,7 @@ def scan_masks(
     *,
     spool: Path,
     ignore: int | None = None,
+    few: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Scan:
@@ -53,6 +54,7 @@ def scan_masks(
         found: what the scan of its pictures found.
         spool: file to write the numbers to.
         ignore: a number that stands for pixels without a label, beside 255.
+        few: they are only scored: not every class has to be shown.
         workers: helper programs; as `scan` takes them.
         progress: told how far it is.
 
@@ -92,7 +94,7 @@ def scan_masks(
                 progress("masks", done, total)
     if progress is not None:
         progress("masks", total, total)
-    classes = source.classes or _numbered(counts)
+    classes = source.classes or _numbered(counts, few)
     kept = int(used.sum())
     return replace(
         found,
@@ -111,14 +113,16 @@ def scan_masks(
     )
 
 
-def _numbered(counts: NDArray[np.int32]) -> tuple[str, ...]:
-    """The numbers that masks hold, as names of classes, where no list names them.
+def _numbered(counts: NDArray[np.int32], few: bool) -> tuple[str, ...]:
+    """The numbers up to the highest that masks hold, as names of classes, where no list names them.
 
     Raises:
-        DataError: there are gaps between them: 0, 100 and 200 would be 201 classes.
+        DataError: there are gaps between them, unless they are `few`: 0, 100 and 200 would be 201
+            classes.
     """
     seen = np.flatnonzero(counts.any(axis=0)).tolist()
-    if seen and seen != list(range(seen[-1] + 1)):
+    names = tuple(map(str, range(seen[-1] + 1 if seen else 0)))
+    if len(seen) < len(names) and not few:
         told = ", ".join(map(str, seen[:6])) + (", …" if len(seen) > 6 else "")
         raise DataError(
             f"the masks hold the numbers {told}, with gaps between them, and no list names the "
@@ -126,7 +130,7 @@ def _numbered(counts: NDArray[np.int32]) -> tuple[str, ...]:
             "number the classes from 0 without gaps, or name all of them, one a line, in "
             "classes.txt",
         )
-    return tuple(map(str, seen))
+    return names
 
 
 def _masks(

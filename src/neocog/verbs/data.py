@@ -55,6 +55,7 @@ def scan_source(
                 found,
                 spool=Path(work) / "masks",
                 ignore=ignore,
+                few=True,
                 progress=console.progress,
             )
     console.done()
