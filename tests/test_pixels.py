@@ -232,6 +232,25 @@ def test_a_network_that_answers_once_a_picture_is_refused(roads: Path, tmp_path:
         fit(None, "digits", recipe, out=tmp_path / "run", quiet=True)
 
 
+class OneSize(torch.nn.Module):
+    """Answers for crops of 32×32 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3 * 32 * 32, 3 * 32 * 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.linear(x.flatten(1)).view(-1, 3, 32, 32)
+        return found
+
+
+def test_a_network_for_one_size_is_refused_before_it_learns(roads: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"35, 37") as caught:
+        fit(OneSize(), roads, from_dict(Recipe, {}), out=tmp_path / "run", quiet=True)
+    assert "any height and width" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
 def test_bundles_of_before_are_of_pictures_that_are_cropped(
     digits_run: Run, tmp_path: Path
 ) -> None:

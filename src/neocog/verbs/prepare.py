@@ -128,6 +128,9 @@ def prepare(
     begun = begin(network, recipe.transfer, origin, task.classes, sample)
     network = network.to(device)
     _probe(network, spec, task, device)
+    if spec.whole:  # it learns from crops of one size, and answers for pictures of any
+        odd = (spec.size[0] + 3, spec.size[1] + 5)
+        _probe(network, dataclasses.replace(spec, size=odd), task, device)
     job = Job(
         network=network,
         task=task,
@@ -197,7 +200,8 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
             f"the network does not take float32 {noun(spec.size)}s {shape}: {error}",
             "its weights are not float32: module.float()"
             if kinds
-            else f"it is called with B×{LAYOUTS[len(spec.size)]}",
+            else f"it is called with B×{LAYOUTS[len(spec.size)]}"
+            + (" of any height and width" if spec.whole else ""),
         ) from error
     wanted = (2, *task.shape(spec.size))
     if not isinstance(found, torch.Tensor):
