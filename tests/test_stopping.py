@@ -162,6 +162,9 @@ def test_a_second_sigterm_ends_at_once_and_loses_no_checkpoint(
     out = tmp_path / "run"
     process = start(out, "nothing")
     wait_for(out, "epoch", 1)
+    until = time.monotonic() + 30  # the epoch is told before it is saved
+    while checkpoint.load_latest(out / "checkpoints") is None and time.monotonic() < until:
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
