@@ -119,6 +119,18 @@ class Dataset:
         """Whether a picture is answered for as it is, whatever its size: pixel by pixel."""
         return self.masks is not None
 
+    def class_counts(self, ids: Tensor) -> list[int]:
+        """Samples of each class among some; of masks, labelled pixels.
+
+        Args:
+            ids: int64; where the targets are classes or masks.
+        """
+        targets = self.targets[ids]
+        if self.whole:
+            return [int(number) for number in targets.sum(0, dtype=torch.float64)]
+        counts: list[int] = torch.bincount(targets, minlength=len(self.classes)).tolist()
+        return counts
+
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {len(ids):,}" for name, ids in self.splits.items())
         count = self.counts["all"]
@@ -178,26 +190,19 @@ class Dataset:
 
     def _shares(self) -> list[tuple[str, dict[str, str]]]:
         """Name and share of the labelled pixels in each part."""
-        sums = {part: self.targets[ids].double().sum(0) for part, ids in self.splits.items()}
+        counts = {part: self.class_counts(ids) for part, ids in self.splits.items()}
         return [
             (
                 name,
-                {
-                    p: f"{100 * float(one[k] / one.sum().clamp(min=1)):.2f} %"
-                    for p, one in sums.items()
-                },
+                {part: f"{100 * one[k] / max(1, sum(one)):.2f} %" for part, one in counts.items()},
             )
             for k, name in enumerate(self.classes)
         ]
 
     def _class_rows(self, most: int = 20) -> list[list[Any]]:
         """Name and count in each part; the tail of a long list in one row."""
-        width = len(self.classes)
-        columns = [
-            torch.bincount(self.targets[ids], minlength=width).tolist()
-            for ids in self.splits.values()
-        ]
-        rows = [
+        columns = [self.class_counts(ids) for ids in self.splits.values()]
+        rows: list[list[Any]] = [
             [name, *(column[row] for column in columns)] for row, name in enumerate(self.classes)
         ]
         if len(rows) <= most:

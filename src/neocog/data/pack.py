@@ -211,21 +211,8 @@ def pack(
         scan, counts = _without(scan, facts, counts, writer)
         refuse(scan.faults, scan.count, max_bad=1.0)
         made = cache_dir() / "packs" / _key(source, scan, facts, counts, (size, channels, notes))
-    kept = np.flatnonzero(scan.used)
     uniform = writer.finish(scan)
-    if scan.masks is not None:
-        _write_masks(work / "masks.npy", scan.masks, kept, writer.sizes)
-    arrays = {
-        "targets": facts.targets[kept],
-        "weights": facts.weights[kept],
-        "splits": facts.splits[kept],
-        "digests": scan.digests[kept],
-        "prints": np.array(writer.prints, np.uint64),
-        "sizes": np.array(writer.sizes, np.int64).reshape(-1, len(size)),
-    }
-    for name, array in arrays.items():
-        np.save(work / f"{name}.npy", array)
-    write_names(work, [facts.names[row] for row in kept])
+    _save_rows(work, scan, facts, writer, len(size))
     write_faults(work / "faults.jsonl", scan.faults)
     meta = {
         "kind": source.kind,
@@ -243,6 +230,32 @@ def pack(
     if progress is not None:
         progress("pack", scan.count.used, scan.count.used)
     return publish(work, made)
+
+
+def _save_rows(work: Path, scan: Scan, facts: _Facts, writer: _Writer, axes: int) -> None:
+    """What the pack says of each of its samples, beside the pixels.
+
+    Args:
+        work: folder of the pack.
+        scan: tells which samples are kept.
+        facts: of all samples that are listed.
+        writer: of the pixels, finished.
+        axes: of a sample beside its channels.
+    """
+    kept = np.flatnonzero(scan.used)
+    if scan.masks is not None:
+        _write_masks(work / "masks.npy", scan.masks, kept, writer.sizes)
+    arrays = {
+        "targets": facts.targets[kept],
+        "weights": facts.weights[kept],
+        "splits": facts.splits[kept],
+        "digests": scan.digests[kept],
+        "prints": np.array(writer.prints, np.uint64),
+        "sizes": np.array(writer.sizes, np.int64).reshape(-1, axes),
+    }
+    for name, array in arrays.items():
+        np.save(work / f"{name}.npy", array)
+    write_names(work, [facts.names[row] for row in kept])
 
 
 def _fill(

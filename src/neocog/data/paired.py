@@ -19,6 +19,7 @@ from neocog.data.masks import Values
 from neocog.data.samples import MaskSpool
 from neocog.data.workers import look_at_all
 from neocog.errors import DataError
+from neocog.geometry import size_text
 from neocog.records import VOID, DataCount
 from neocog.text import printable
 
@@ -78,11 +79,8 @@ def scan_masks(
         for row, (mask, digest, remarks) in each:
             size = (int(found.heights[row]), int(found.widths[row]))
             if mask is not None and mask.shape != size:
-                reason = f"expected a mask of its picture's size {size[0]}×{size[1]}, found "
-                reason += f"{mask.shape[0]}×{mask.shape[1]}"
-                if mask.shape == size[::-1]:
-                    reason += "; a picture is turned upright where its EXIF says so, as its mask is"
-                mask, remarks = None, (*remarks, Remark("mask", "mask-size", reason, "skip"))
+                remarks = (*remarks, _other_size(mask.shape, size))
+                mask = None
             faults += [remark.at(names[row]) for remark in remarks]
             used[row] = mask is not None
             if mask is not None:
@@ -111,6 +109,14 @@ def scan_masks(
             classes=classes,
         ),
     )
+
+
+def _other_size(found: tuple[int, ...], wanted: tuple[int, int]) -> Remark:
+    """What is wrong with a mask of another size than its picture's."""
+    reason = f"expected a mask of its picture's size {size_text(wanted)}, found {size_text(found)}"
+    if found == wanted[::-1]:
+        reason += "; a picture is turned upright where its EXIF says so, as its mask is"
+    return Remark("mask", "mask-size", reason, "skip")
 
 
 def _numbered(counts: NDArray[np.int32], few: bool) -> tuple[str, ...]:

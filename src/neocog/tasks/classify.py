@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from neocog.errors import ConfigError
 from neocog.metrics import ClassificationStatistics, refuse_nonfinite
 from neocog.records import TaskSpec
+from neocog.tasks.settings import checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,17 +72,7 @@ class Classify:
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        if not classes or len(set(classes)) != len(classes):
-            raise ConfigError(f"expected classes with different names, got {list(classes)}")
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"label smoothing lies in [0, 1), got {label_smoothing}")
-        weights = None if class_weights is None else [float(one) for one in class_weights]
-        if weights is not None and (
-            len(weights) != len(classes) or not all(0 <= one < math.inf for one in weights)
-        ):
-            raise ConfigError(
-                f"expected {len(classes)} class weights, none negative, got {weights}"
-            )
+        weights = checked(classes, label_smoothing, class_weights)
         self.classes = tuple(classes)
         self.label_smoothing = float(label_smoothing)
         self._weights = None if weights is None else torch.tensor(weights)

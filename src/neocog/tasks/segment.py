@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from neocog.errors import ConfigError, near
 from neocog.metrics import SegmentationStatistics, refuse_nonfinite
 from neocog.records import VOID, TaskSpec
+from neocog.tasks.settings import checked
 from neocog.tasks.weighting import class_weights
 
 if TYPE_CHECKING:
@@ -85,23 +86,13 @@ class Segment:
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        if not classes or len(set(classes)) != len(classes):
-            raise ConfigError(f"expected classes with different names, got {list(classes)}")
+        weights = checked(classes, label_smoothing, class_weights)
         if len(classes) > VOID:
             raise ConfigError(f"a mask tells {VOID} classes apart, got {len(classes)}")
         if pixels not in get_args(Pixels):
             raise ConfigError(f"there is no pixel loss {pixels!r}", near(pixels, get_args(Pixels)))
         if not 0 <= focal_gamma < math.inf:
             raise ConfigError(f"focal gamma is 0 or more, got {focal_gamma}")
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"label smoothing lies in [0, 1), got {label_smoothing}")
-        weights = None if class_weights is None else [float(one) for one in class_weights]
-        if weights is not None and (
-            len(weights) != len(classes) or not all(0 <= one < math.inf for one in weights)
-        ):
-            raise ConfigError(
-                f"expected {len(classes)} class weights, none negative, got {weights}"
-            )
         if weights is not None and pixels == "dice":
             raise ConfigError(
                 "the dice loss uses no class weights: it counts all classes alike",

@@ -105,6 +105,8 @@ def show(recipe: DataRecipe, *, seed: int, console: Console) -> Result:
 def _facts(data: dataset.Dataset) -> dict[str, Any]:
     """The data set as JSON values."""
     count = data.counts["all"]
+    counted = data.kind in ("class", "mask")
+    numbers = {part: data.class_counts(ids) for part, ids in data.splits.items() if counted}
     return {
         "source": data.source,
         "kind": data.kind,
@@ -116,20 +118,10 @@ def _facts(data: dataset.Dataset) -> dict[str, Any]:
         "skipped": count.skipped,
         "splits": {name: len(ids) for name, ids in data.splits.items()},
         "classes": [
-            {
-                "name": name,
-                **{
-                    part: int(
-                        data.targets[ids, label].double().sum()
-                        if data.whole
-                        else (data.targets[ids] == label).sum()
-                    )
-                    for part, ids in data.splits.items()
-                },
-            }
+            {"name": name, **{part: counts[label] for part, counts in numbers.items()}}
             for label, name in enumerate(data.classes)
         ]
-        if data.kind in ("class", "mask")
+        if numbers
         else list(data.classes),
         "duplicates": dict(data.duplicates),
     }

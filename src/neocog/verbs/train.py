@@ -332,7 +332,7 @@ def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequenc
             "classes": list(data.classes),
             "splits": {name: len(ids) for name, ids in data.splits.items()},
             "class_counts": {
-                name: _counts(data, ids)
+                name: data.class_counts(ids)
                 for name, ids in data.splits.items()
                 if data.kind in ("class", "mask")
             },
@@ -342,14 +342,6 @@ def _manifest(recipe: Recipe, data: Dataset, device: torch.device, argv: Sequenc
             "skipped": count.skipped,
         },
     )
-
-
-def _counts(data: Dataset, ids: torch.Tensor) -> list[int]:
-    """Samples of each class; of masks, labelled pixels."""
-    targets = data.targets[ids]
-    if data.masks is not None:
-        return [int(number) for number in targets.sum(0, dtype=torch.float64)]
-    return torch.bincount(targets, minlength=len(data.classes)).tolist()
 
 
 def _refuse_old(folder: Path) -> None:
