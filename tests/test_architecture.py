@@ -20,7 +20,10 @@ FLOORS = [
         *("config", "records", "settings", "measures"),
         *("chance", "files", "geometry", "host", "lock", "text"),
     },
-    {"layers", "kernels", "data", "analysis", "metrics", "machine", "html", "plots", "weights"},
+    {
+        *("layers", "kernels", "data", "analysis", "explain", "metrics", "machine", "html"),
+        *("plots", "weights"),
+    },
     {"models", "tasks", "engine"},
     {"bundle", "run"},
     {"report", "recipes", "usual", "ladder", "planning"},
@@ -29,7 +32,10 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=-1) for room in rooms}
 # Two rooms of one floor that are one step of one flow; each pair is a decision, not a habit.
-STAIRS = {("run", "bundle"), ("planning", "report"), ("facade", "verbs"), ("__main__", "cli")}
+STAIRS = {
+    *{("run", "bundle"), ("planning", "report"), ("facade", "verbs"), ("__main__", "cli")},
+    ("explain", "analysis"),  # explanations read the graph of what ran
+}
 STANDARD_ONLY = FLOORS[0] | FLOORS[1]
 FILES = sorted(SOURCE.rglob("*.py"))
 

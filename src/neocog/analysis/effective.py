@@ -9,8 +9,6 @@ networks", arXiv 1701.04128).
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from neocog import chance
 from neocog.analysis.field import fields
 from neocog.analysis.remark import times
 from neocog.analysis.trace import tensors_in, trace
+from neocog.analysis.twin import copied, own_chance, place
 from neocog.errors import ConfigError, NeocogError, near
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ def effective_field(
             f"expected pictures B×{times(size)}, found {times(pictures.shape)}",
             "resize them, or give their size",
         )
-    twin = _copied(module)
-    device, dtype = _place(twin)
+    twin = copied(module)
+    device, dtype = place(twin)
     graph = trace(twin, torch.empty(1, *size, dtype=dtype, device="meta"))
     known = fields(graph)
     call, axes = _chosen(graph, known, layer)
@@ -120,7 +119,7 @@ def effective_field(
         else (pictures[at : at + 1] for at in range(len(pictures)))
     )
     total, count = np.zeros(tuple(size[1:])), 0
-    with _own_chance(device, seed):
+    with own_chance(device, chance.key(seed, "effective field")):
         for picture in given:
             total += _gradient(twin, picture.to(device, dtype), call, tuple(index))
             count += 1
@@ -216,34 +215,6 @@ def _positions_are(known: Fields, value: int, counts: tuple[int, int]) -> bool:
 # -- the gradient ---------------------------------------------------------------------------------
 
 
-def _copied(module: nn.Module) -> nn.Module:
-    """A copy with real weights, as in use, none of them asking for a gradient."""
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            for tensor in tensors_in(value):
-                # What a module computed and kept (a normed weight) cannot be copied with its past.
-                if not tensor.is_leaf:
-                    memo[id(tensor)] = tensor.detach().clone()
-    try:
-        twin = copy.deepcopy(module, memo)
-    except Exception as error:
-        raise NeocogError(
-            f"{type(module).__name__} cannot be copied: {error}",
-            "the network is probed on a copy of it; keep open files and locks out of it",
-        ) from error
-    _, dtype = _place(twin)
-    twin = twin.float() if dtype.itemsize < 4 else twin  # flanks vanish in half precision
-    return twin.eval().requires_grad_(False)
-
-
-def _place(twin: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a network's weights are, and what they are."""
-    tensors = itertools.chain(twin.parameters(), twin.buffers())
-    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
-    return like.device, like.dtype
-
-
 def _noise(samples: int, size: Sequence[int], seed: int) -> Iterator[Tensor]:
     """Pictures of independent standard normal pixels, 1×C×H×W (Box and Muller 1958)."""
     ids = np.arange(int(np.prod(size)), dtype=np.int64)
@@ -252,19 +223,6 @@ def _noise(samples: int, size: Sequence[int], seed: int) -> Iterator[Tensor]:
         first, second = ((chance.draw(key, ids, at) + 0.5) / 2**32 for at in (0, 1))
         normal = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
         yield torch.from_numpy(normal.astype(np.float32)).reshape(1, *size)
-
-
-@contextlib.contextmanager
-def _own_chance(device: torch.device, seed: int) -> Iterator[None]:
-    """Generators of its own for a forward that draws; the caller's go on as if nothing was."""
-    key = chance.key(seed, "effective field")
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        # Not `torch.manual_seed`: that would seed GPUs whose state is not brought back.
-        torch.default_generator.manual_seed(key)
-        if on_gpu:
-            torch.cuda.default_generators[device.index].manual_seed(key)
-        yield
 
 
 def _gradient(
