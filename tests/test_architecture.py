@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import neocog
+from neocog import explain
 from neocog.models import catalog
 
 SOURCE = Path(neocog.__file__).parent
@@ -121,8 +122,12 @@ def test_every_lazy_name_resolves() -> None:
     for name in neocog.__all__:
         assert getattr(neocog, name) is not None
     assert set(neocog._LAZY) | {"__version__"} == set(neocog.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'zebra'"):
-        _ = neocog.zebra
+    for name in explain.__all__:
+        assert getattr(explain, name) is not None
+    assert set(explain._LAZY) == set(explain.__all__)
+    for module in (neocog, explain):
+        with pytest.raises(AttributeError, match="no attribute 'zebra'"):
+            _ = module.zebra
 
 
 def test_every_catalogue_entry_resolves() -> None:

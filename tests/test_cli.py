@@ -141,7 +141,8 @@ def test_both_are_the_network_written_out_by_hand(trained: Path, pictures: Path)
     spec = run.bundle.input
     x = torch.tensor((pixels - spec.mean[0]) / spec.std[0], dtype=torch.float32)[None, None]
     with torch.no_grad():
-        expected = run.bundle.network()(x).double().softmax(1)[0]
+        outputs = run.bundle.network()(x).double()
+    expected = (outputs / run.bundle.task.args.get("temperature", 1.0)).softmax(1)[0]
     entry = run.predict([file])[0]
     place = run.bundle.classes.index(entry["label"])
     assert entry["probability"] == pytest.approx(float(expected[place]), abs=1e-6)
@@ -459,7 +460,7 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     refused("format 99", json=json.dumps({**json.loads(text), "format": 99}))
     old = {name: value for name, value in json.loads(text)["input"].items() if name != "views"}
     first_format = {**json.loads(text), "format": 1, "input": old}
-    refused("bundle of format 1, expected 3", json=json.dumps(first_format))
+    refused("bundle of format 1, expected 4", json=json.dumps(first_format))
     refused("InputSpec needs exactly", json=json.dumps({**json.loads(text), "input": {}}))
     odd = {**json.loads(text)["input"], "views": "all"}
     refused("damaged: views is one of", json=json.dumps({**json.loads(text), "input": odd}))

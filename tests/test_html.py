@@ -183,6 +183,62 @@ def test_the_policy_allows_the_one_script_by_its_hash() -> None:
     assert "default-src 'none'" in policy
 
 
+def _themes() -> dict[str, dict[str, str]]:
+    """The page's colours: on a screen by light and by dark, and on paper."""
+    style = (Path(html.__file__).parent / "page.css").read_text(encoding="utf-8")
+    light, dark, paper = (
+        dict(re.findall(r"--([a-z]+): (#[0-9a-f]{3,6});", block))
+        for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    )
+    assert set(light) == set(dark) == set(paper)
+    return {"light": light, "dark": dark, "print": paper}
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb, as WCAG 2.2 defines it."""
+    hexed = colour[1:] if len(colour) == 7 else "".join(2 * sign for sign in colour[1:])
+    parts = [int(hexed[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_as_published() -> None:
+    assert _contrast("#000", "#ffffff") == pytest.approx(21)
+    assert _contrast("#767676", "#fff") == pytest.approx(4.54, abs=0.01)  # WebAIM's example
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_text_stands_out_from_what_is_behind_it(theme: str) -> None:
+    """WCAG 2.2 AA: 4.5 for text, 3 for what must be seen besides, such as the focus."""
+    colours = _themes()[theme]
+    for text, behind in (
+        *((text, back) for text in ("ink", "muted", "accent", "warm") for back in ("paper",)),
+        *(("ink", back) for back in ("raised", "soft", "alert")),
+        *(("muted", back) for back in ("raised", "soft")),
+    ):
+        assert _contrast(colours[text], colours[behind]) >= 4.5, (theme, text, behind)
+    for sign in ("accent", "warm"):
+        for behind in ("raised", "soft", "alert"):
+            assert _contrast(colours[sign], colours[behind]) >= 3, (theme, sign, behind)
+
+
+def test_one_can_come_by_keyboard_and_see_where_one_is() -> None:
+    style = (Path(html.__file__).parent / "page.css").read_text(encoding="utf-8")
+    assert re.search(r":focus-visible \{ outline: [2-9]px solid var\(--accent\)", style)
+    reader = read(html.render(EVERYTHING))
+    links = [attrs for tag, attrs in reader.tags if tag == "a"]
+    assert links[0]["href"] == "#content"
+    assert links[0]["class"] == "skip"
+    regions = [attrs for _, attrs in reader.tags if attrs.get("role") == "region"]
+    assert regions
+    assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in regions)
+
+
 def test_equal_pages_give_equal_files(tmp_path: Path) -> None:
     assert html.render(EVERYTHING) == html.render(EVERYTHING)
     path = html.write(EVERYTHING, tmp_path / "page.html")

@@ -451,12 +451,6 @@ def test_a_mean_is_no_surer_than_its_classes() -> None:
     assert 0.2 < one.high - one.low < 0.4
 
 
-def test_student_is_that_of_scipy() -> None:
-    for freedom in (*range(1, 12), 100, 10_000):
-        exact = stats.t.ppf(0.975, freedom)
-        assert segmentation._student(freedom) == pytest.approx(exact, rel=0.002)
-
-
 def test_scores_repeat_and_survive_json() -> None:
     truth, answer = blobs(5, 4, (40, 50), seed=3)
     truth[truth == 3] = VOID

@@ -36,9 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "load_weights"]
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a bundle of this version could not be read by the one before."""
-_ADDED: dict[int, dict[str, dict[str, Any]]] = {3: {"input": {"whole": False}}, 2: {}}
+_ADDED: dict[int, dict[str, dict[str, Any]]] = {
+    4: {},  # a classification may have a temperature
+    3: {"input": {"whole": False}},
+    2: {},
+}
 """Format → section → fields that came with it, and what they were before."""
 LONGEST = 64 * 2**20
 """Bytes of a `bundle.json`."""
@@ -130,6 +134,14 @@ class Bundle:
             RunError: the files cannot be written.
         """
         checkpoint.save_weights(folder / "weights.safetensors", self.weights)
+        self.describe(folder)
+
+    def describe(self, folder: Path) -> None:
+        """Write `bundle.json` alone, beside weights that are there and are these.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         description = {
             "format": FORMAT,
             **{

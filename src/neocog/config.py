@@ -288,6 +288,9 @@ class EngineRecipe:
     """How often evaluation and prediction look at a picture. `many`: also at its mirror image and
     moved by a pixel, where training flips and shifts, and the outputs are averaged; costs up to six
     times as much. Validation during training looks once."""
+    temperature: Literal["fit", "off"] = "fit"
+    """Whether the outputs of a classifier are divided by a number, fitted to the validation part
+    after training, so that its confidence is earned. No answer changes by it."""
 
     def __post_init__(self) -> None:
         if self.minutes is not None:

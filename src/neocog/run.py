@@ -35,7 +35,7 @@ from neocog.records import Event, Manifest, scores_from_dict
 from neocog.settings import from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from neocog.data.scan import Progress
     from neocog.engine.evaluate import Evaluation
     from neocog.layers import Predictor
-    from neocog.records import Scores
+    from neocog.records import Batch, Scores
 
 __all__ = ["EventLog", "Run", "open_run"]
 
@@ -249,6 +249,10 @@ class Run:
             )
         return data
 
+    def again(self) -> Run:
+        """The same run, read anew: for when its bundle has changed."""
+        return Run(self.path, model=self._model)
+
     def predictor(self, device: torch.device | str = "cpu") -> Predictor:
         """The one way to an answer: uint8 B×C×h×w → probabilities or numbers; signals and volumes
         as `layers.Predictor.outputs` says."""
@@ -269,7 +273,7 @@ class Run:
             else all of it, under that name (`test`, `val` or `all`).
         """
         if source:
-            data = self._foreign(source, progress)
+            data = self.foreign(source, progress)
             part = next((name for name in ("test", "val") if name in data.splits), "all")
             parts = [part]
         else:
@@ -278,8 +282,16 @@ class Run:
         where = machine.device_named(device)
         return {part: self.score(data, part, where)[0] for part in parts}
 
-    def _foreign(self, source: str, progress: Progress | None) -> Dataset:
-        """Other data, read as this run's network takes it, classes matched by name."""
+    def foreign(self, source: str, progress: Progress | None = None) -> Dataset:
+        """Other data, read as this run's network takes it, classes matched by name.
+
+        Args:
+            source: a folder, a file, or a name.
+            progress: told how far opening is: what, done, total.
+
+        Raises:
+            DataError: the source is broken, or holds classes that the run does not know.
+        """
         bundle, own = self.bundle, self.recipe.data
         recipe = dataclasses.replace(
             DataRecipe(source=source, val=0.0),
@@ -291,12 +303,25 @@ class Run:
         geometry = (bundle.input.size, bundle.input.channels)
         return dataset.load(recipe, geometry=geometry, classes=bundle.classes, progress=progress)
 
-    def score(self, data: Dataset, part: str, device: torch.device) -> tuple[Scores, Evaluation]:
-        """Scores of one part (`train`, `val`, `test`, `all`), and the loss of each sample."""
+    def score(
+        self,
+        data: Dataset,
+        part: str,
+        device: torch.device,
+        each: Callable[[Batch, torch.Tensor], None] | None = None,
+    ) -> tuple[Scores, Evaluation]:
+        """Scores of one part (`train`, `val`, `test`, `all`), and the loss of each sample.
+
+        Args:
+            data: where the samples are.
+            part: which of them.
+            device: where to compute.
+            each: handed every batch with the outputs for it; see `engine.evaluate.evaluate`.
+        """
         ids = torch.arange(len(data.targets)) if part == "all" else data.splits[part]
         task = tasks.build(self.bundle.task)
         with memory_kept():
-            result = evaluate(self.predictor(device), task, data, ids, device=device)
+            result = evaluate(self.predictor(device), task, data, ids, device=device, each=each)
         scores = dataclasses.replace(result.statistics.scores(), data=data.counts[part])
         return scores, result
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from neocog import chance
 from neocog.analysis.field import fields
+from neocog.analysis.maps import last_map, named_map, run_name
+from neocog.analysis.normal import normal
 from neocog.analysis.remark import times
 from neocog.analysis.trace import tensors_in, trace
 from neocog.analysis.twin import copied, own_chance, place
-from neocog.errors import ConfigError, NeocogError, near
+from neocog.errors import ConfigError, NeocogError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,7 +128,7 @@ def effective_field(
     found, box = known.of(value), known.unit(value, unit)
     if found is None or box is None or not np.isfinite(total).all() or not total.sum():
         raise NeocogError(
-            f"the gradient of {_name(call) or 'the network'} at its input is zero or not finite",
+            f"the gradient of {run_name(call) or 'the network'} at its input is zero or not finite",
             "take a layer further in front, or weights that let signals through",
         )
     weights = total / total.sum()
@@ -136,7 +138,7 @@ def effective_field(
     )
     side, square = _held(weights, (rows, columns))
     return EffectiveField(
-        layer=_name(call),
+        layer=run_name(call),
         unit=unit,
         weights=weights,
         centre=(rows, columns),
@@ -151,78 +153,25 @@ def effective_field(
 # -- the layer ------------------------------------------------------------------------------------
 
 
-def _name(call: Call) -> str:
-    return f"{call.path}#{call.repeat + 1}" if call.repeat else call.path
-
-
 def _chosen(graph: Graph, known: Fields, layer: str) -> tuple[Call, tuple[int, int]]:
     """The run of a module, and where height and width lie in its answer."""
-    if layer:
-        names = {_name(call): call for call in graph.calls}
-        if layer not in names:
-            raise ConfigError(f"no module is called {layer!r}", near(layer, names))
-        axes = _map_axes(graph, known, names[layer])
-        if axes is None:
-            raise ConfigError(
-                f"{layer} does not answer with a map of several channels, height and width",
-                "take a module before the picture is averaged or flattened",
-            )
-        return names[layer], axes
-    maps = [(call, axes) for call in graph.calls if (axes := _map_axes(graph, known, call))]
-    if not maps:
+    found = named_map(graph, known, layer) if layer else last_map(graph, known)
+    if found is None:
         raise ConfigError(
             "no module of the network answers with a map",
             "the effective field is that of a convolutional layer",
         )
-    # A container answers with what its last part answers: its name is the shorter one.
-    return max(maps, key=lambda one: (one[0].outputs[0], -len(one[0].path)))
-
-
-def _map_axes(graph: Graph, known: Fields, call: Call) -> tuple[int, int] | None:
-    """Height and width of an answer B×C×H×W or B×H×W×C; None where it is no map."""
-    if not call.outputs or call.outputs[0] in graph.inputs:
-        return None
-    value = call.outputs[0]
-    shape = graph.values[value].shape
-    if len(shape) != 4 or known.of(value) is None:
-        return None
-    for rows, columns in ((2, 3), (1, 2)):
-        counts = (shape[rows], shape[columns])
-        if _positions_are(known, value, counts):
-            return rows, columns
-    return None
-
-
-def _positions_are(known: Fields, value: int, counts: tuple[int, int]) -> bool:
-    """Whether a tensor has just so many positions along height and width."""
-    rows, columns = counts
-
-    def exists(row: int, column: int) -> bool:
-        try:
-            return known.unit(value, (row, column)) is not None
-        except IndexError:
-            return False
-
-    return (
-        exists(rows // 2, columns // 2)
-        and exists(rows - 1, columns // 2)
-        and exists(rows // 2, columns - 1)
-        and not exists(rows, columns // 2)
-        and not exists(rows // 2, columns)
-    )
+    return found
 
 
 # -- the gradient ---------------------------------------------------------------------------------
 
 
 def _noise(samples: int, size: Sequence[int], seed: int) -> Iterator[Tensor]:
-    """Pictures of independent standard normal pixels, 1×C×H×W (Box and Muller 1958)."""
-    ids = np.arange(int(np.prod(size)), dtype=np.int64)
+    """Pictures of independent standard normal pixels, 1×C×H×W."""
     for sample in range(samples):
         key = chance.key(seed, "effective field", sample)
-        first, second = ((chance.draw(key, ids, at) + 0.5) / 2**32 for at in (0, 1))
-        normal = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
-        yield torch.from_numpy(normal.astype(np.float32)).reshape(1, *size)
+        yield torch.from_numpy(normal((1, *size), key))
 
 
 def _gradient(

@@ -134,6 +134,27 @@ class Fields:
             found.append((low, high))
         return tuple(found)
 
+    def element(self, value: int, index: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+        """First and last input position, along each axis, that one element really sees.
+
+        Args:
+            value: the tensor.
+            index: of the element, along all axes of the tensor.
+
+        Returns:
+            As `unit`.
+        """
+        state = self._states.get(value)
+        if state is None:
+            return None
+        position = [0] * len(self.sizes)
+        for rest, dim in zip(index, state.dims, strict=True):
+            for atom in reversed(dim):
+                rest, digit = divmod(rest, atom.size)
+                if atom.axis >= 0:
+                    position[atom.axis] += digit * atom.weight
+        return self.unit(value, position)
+
     def whole(self) -> tuple[int, ...] | None:
         """The network's receptive field: the largest of any tensor that still has positions."""
         largest: tuple[int, ...] | None = None

@@ -3,6 +3,9 @@
 Everything of the network's lives on the meta device: tensors with shapes and no memory. What does
 not depend on the input or the weights (index tables, masks that a forward makes) stays real, and is
 computed, until it meets the network's tensors; then a stand-in on the meta device takes its place.
+
+What runs, and which tensors are the network's, a recorder of real numbers decides for itself
+(`explain/recording.py`): `is_ours`, `run`, `add`, `rewritten`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Recorder", "TraceError", "line"]
 
 _TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
+_HERE = tuple(str(Path(__file__).parents[1] / room) for room in ("analysis", "explain"))
+"""Rooms whose own lines are not the network's."""
 
 _ASKS_FOR_VALUES = frozenset(
     {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2"}
@@ -67,7 +71,7 @@ class TraceError(NeocogError):
 
 
 def line() -> str:
-    """`file.py:37`: the innermost running line outside PyTorch and this room, empty where the
+    """`file.py:37`: the innermost running line outside PyTorch and these rooms, empty where the
     network is all PyTorch's."""
     # Frames are walked, not `inspect.stack`: that reads source files, for every operation.
     frame: FrameType | None = sys._getframe(1)
@@ -139,10 +143,10 @@ class Recorder(TorchDispatchMode):
             self._read_at[id(tensor)] = 0
         writes = self._written.get(self.values[index].storage, [])
         for written in writes[self._read_at[id(tensor)] :]:
-            index = self._rewritten(tensor, index, written)
+            index = self.rewritten(tensor, index, written)
         return index
 
-    def _rewritten(self, tensor: Tensor, old: int, written: int) -> int:
+    def rewritten(self, tensor: Tensor, old: int, written: int) -> int:
         """A view was written through; what else looks at the storage has changed."""
         new = self.add(tensor, "result")
         call, _ = self._running()
@@ -185,7 +189,7 @@ class Recorder(TorchDispatchMode):
         self._alive.append(tensor)
         return stand_in
 
-    def _is_ours(self, tensor: Tensor) -> bool:
+    def is_ours(self, tensor: Tensor) -> bool:
         """Whether it is the network's, or real with something of the network's written to it."""
         return tensor.device.type == "meta" or tensor.untyped_storage()._cdata in self._infected
 
@@ -201,7 +205,7 @@ class Recorder(TorchDispatchMode):
         """Run an operation and write it down, if it is the network's."""
         kwargs = dict(kwargs or {})
         tensors = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
-        about_meta = any(self._is_ours(one) for one in tensors)
+        about_meta = any(self.is_ours(one) for one in tensors)
         if not about_meta:
             made_on = kwargs.get("device")
             if tensors or made_on is None or torch.device(made_on).type != "meta":
@@ -217,13 +221,21 @@ class Recorder(TorchDispatchMode):
             kwargs = {key: _replaced(value, self._as_meta) for key, value in kwargs.items()}
             if "device" in kwargs and kwargs["device"] is not None:
                 kwargs["device"] = torch.device("meta")
-        return self._record(func, name, args, kwargs)
+        return self.write_down(func, name, args, kwargs)
 
     def _as_meta(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.device.type == "meta" else self._stand_in(tensor)
 
-    def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run on meta tensors, and note what was read, written and made."""
+    def run(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], written: set[int]
+    ) -> Any:
+        """What an operation answers; `written`: numbers of the storages that it writes to."""
+        return shortcut.run(func, args, kwargs)
+
+    def write_down(
+        self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run an operation, and note what was read, written and made."""
         as_ref = self._ref
         noted = _replaced(args, as_ref)
         noted_kwargs = {key: _replaced(value, as_ref) for key, value in kwargs.items()}
@@ -232,7 +244,7 @@ class Recorder(TorchDispatchMode):
         changed = {self._key(one) for one in written}
         sources = [one.untyped_storage()._cdata for one in _tensors(args)]
         try:
-            answer = shortcut.run(func, args, kwargs)
+            answer = self.run(func, args, kwargs, changed)
         except NotImplementedError as error:
             raise self._not_understood(name) from error
         made = list(_tensors((answer,)))

@@ -30,6 +30,7 @@ __all__ = [
     "TraceError",
     "empty_copy",
     "explained",
+    "owners",
     "stand_ins",
     "tensors_in",
     "trace",
@@ -76,7 +77,7 @@ def trace(module: nn.Module, *inputs: Given) -> Graph:
         inputs=tuple(range(len(given))),
         outputs=tuple(recorder.of(one) for one in tensors_in(answer)),
         parameters={name: tuple(twin.get_parameter(name).shape) for name in names},
-        owners=_owners(twin),
+        owners=owners(twin),
         buffers={
             name: buffer.numel() * buffer.element_size() for name, buffer in twin.named_buffers()
         },
@@ -176,7 +177,7 @@ def _is_leaf(module: nn.Module) -> bool:
     )
 
 
-def _owners(module: nn.Module) -> dict[str, tuple[str, ...]]:
+def owners(module: nn.Module) -> dict[str, tuple[str, ...]]:
     """Parameter → all module paths that hold it; a shared one has several."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     found: dict[str, list[str]] = {name: [] for name in names.values()}

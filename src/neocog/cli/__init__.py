@@ -13,7 +13,7 @@ import click
 from neocog import __version__
 from neocog.cli.datasets import data
 from neocog.cli.group import Verbs, print_json
-from neocog.cli.looking import filter_, models, plan, weights
+from neocog.cli.looking import compare, explain, filter_, models, plan, weights
 from neocog.cli.training import evaluate, predict, resume, train
 from neocog.errors import ConfigError, NeocogError
 from neocog.host import wait_patiently
@@ -32,7 +32,9 @@ def cli() -> None:
     """
 
 
-for _verb in (train, resume, evaluate, predict, plan, data, models, weights, filter_):
+_TRAINING = (train, resume, evaluate, predict)
+_LOOKING = (plan, explain, compare, models, weights, filter_)
+for _verb in (*_TRAINING, data, *_LOOKING):
     cli.add_command(_verb)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from neocog.cli.group import json_option, print_json, print_result
+from neocog.cli.group import device_options, json_option, print_json, print_result
 from neocog.errors import ConfigError
 
-__all__ = ["filter_", "models", "plan", "weights"]
+__all__ = ["compare", "explain", "filter_", "models", "plan", "weights"]
 
 
 @click.command()
@@ -30,6 +31,7 @@ __all__ = ["filter_", "models", "plan", "weights"]
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [auto]")
 @click.option("--precision", help="fp32, bf16 or fp16.  [fp32, or the run's]")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the network into this SVG file.")
+@click.option("--page", type=click.Path(path_type=Path), help="Write all of it as a page to show.")
 @click.option(
     "--effective",
     type=click.Path(path_type=Path),
@@ -49,6 +51,7 @@ def plan(
     no_time: bool,
     outputs: int | None,
     svg: Path | None,
+    page: Path | None,
     effective: Path | None,
     model: str,
     settings: tuple[str, ...],
@@ -77,7 +80,7 @@ def plan(
         time=not (no_time or layer),
         measure=measure,
     )
-    shown = result(found, layer=layer, drawing=svg, what=what)
+    shown = result(found, layer=layer, drawing=svg, page=page, what=what)
     if effective is not None:
         figure = weigh(what, size, layer=layer, recipe=recipe, outputs=outputs, model=model)
         write_figure(effective, figure)
@@ -155,3 +158,77 @@ def filter_(
     from neocog.verbs.filter import filter_image
 
     print_result(filter_image(image, names, out=out, **options), as_json)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="input_gradient, smooth_gradient, integrated_gradients, guided_backprop, grad_cam, "
+    "grad_cam_pp, occlusion or all; may be given often.  [four of them]",
+)
+@click.option("--target", default="", metavar="CLASS", help="What to explain.  [the answer]")
+@click.option("--layer", default="", help="Whose map grad_cam weighs.  [the last map]")
+@click.option(
+    "--trace",
+    metavar="LAYER:C,Y,X",
+    help="Print the arithmetic of this activation, and the way from it to the pixels.",
+)
+@click.option(
+    "--weight",
+    metavar="NAME[K,C,I,J]",
+    help="Print the paths from this weight to the loss, and its gradient along them.",
+)
+@click.option("--minutes", type=float, help="Without IMAGES: what the page may take.  [1]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the page.  [RUN]")
+@device_options
+@json_option
+def explain(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Show why RUN answers IMAGES as it does; without IMAGES, what is inside its network.
+
+    With IMAGES a page is written that has maps of what the answers go by, what must be hidden for
+    them to change, and the arithmetic of every activation, to click through. Without, one with the
+    kernels, what excites channels, an embedding of the data, how answers bear shifts, noise and the
+    like, and the loss around the weights.
+    """
+    from neocog.verbs.console import Console
+    from neocog.verbs.explain import Asked
+    from neocog.verbs.explain import explain as show
+
+    with Console() as console:
+        result = show(run, images, Asked(**options), console=console)
+    _finish(result, as_json)
+
+
+def _finish(result: Any, as_json: bool) -> None:
+    """Print, and fail where a picture could not be read."""
+    print_result(result, as_json)
+    told = result.json.get("images", ()) if isinstance(result.json, dict) else ()
+    if any("error" in entry for entry in told):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--on", "source", default="", help="Other data to compare them on.  [their own]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The page.  [compare.html here]", default=None
+)
+@device_options
+@json_option
+def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any) -> None:
+    """Say which of two RUNS is better, and whether that is more than chance.
+
+    Both answer for the same samples, which are compared one by one. More than two runs are two
+    recipes, each with several seeds.
+    """
+    from neocog.verbs.compare import compare as weigh
+    from neocog.verbs.console import Console
+
+    with Console() as console:
+        result = weigh(runs, out=out or Path("compare.html"), console=console, **options)
+    print_result(result, as_json)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.engine.task import Statistics, Task
     from neocog.layers import Predictor
+    from neocog.records import Batch
 
 __all__ = ["Evaluation", "eval_batch", "evaluate", "evaluating", "together", "widest"]
 
@@ -98,6 +99,7 @@ def evaluate(
     device: torch.device,
     batch: int | None = None,
     between: Callable[[], None] | None = None,
+    each: Callable[[Batch, Tensor], None] | None = None,
 ) -> Evaluation:
     """Answer for the samples `ids`, each once, in fp32, and count.
 
@@ -109,6 +111,7 @@ def evaluate(
         device: where the predictor is.
         batch: samples at once, at most. None: `together`.
         between: called after each batch; may raise to leave.
+        each: handed every batch with the outputs for it, not decoded: `kept.Kept` keeps them.
     """
     statistics = task.statistics()
     losses: list[Tensor] = []
@@ -119,6 +122,8 @@ def evaluate(
             loss = task.loss(outputs, one)
             statistics.update(predictor.decode(outputs), loss, one)
             losses.append(loss[one.valid])
+            if each:
+                each(one, outputs)
             if between:
                 between()
     joined = torch.cat(losses).float().cpu() if losses else torch.empty(0)

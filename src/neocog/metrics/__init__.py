@@ -10,6 +10,9 @@ row counts once.
 - `rows`: from tensors on any device to checked rows on the host.
 - `classification`, `multilabel`, `regression`, `segmentation`: one kind of target each.
 - `boundary`: outlines of two label maps, matched.
+- `temperature`: what makes confidences honest, fitted and cross-fitted.
+- `paired`: two networks on the same samples, two recipes over seeds; `student` is its t.
+- `properties`: accuracy by what pictures look like.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ __all__ = [
     "ClassificationStatistics",
     "average_ends",
     "averages",
+    "bin_sums",
     "calibration",
     "class_rows",
 ]
@@ -113,9 +114,7 @@ class ClassificationStatistics:
         np.add.at(self.confusion, (truth, label), 1)
         if size > TOP:
             self.top_hits += int((rows[:, 4] < TOP).sum())
-        # Bin m holds confidences in ((m−1)/15, m/15].
-        share = np.ceil(rows[:, 2] * BINS).astype(np.int64) - 1
-        cell = (np.clip(share, 0, BINS - 1), (truth == label).astype(np.int64))
+        cell = _cells(rows[:, 2], truth == label)
         np.add.at(self.bin_counts, cell, 1)
         np.add.at(self.bin_confidence, cell, rows[:, 2])
         self.loss_sum += float(rows[:, 3].sum())
@@ -284,6 +283,26 @@ def _sum_runs(values: Counts, keys: Counts, size: int) -> Counts:
     result = np.zeros((len(values), size), np.int64)
     result[:, present] = np.add.reduceat(values, starts, axis=1)
     return result
+
+
+def _cells(confidence: Floats, right: NDArray[np.bool_]) -> tuple[Counts, Counts]:
+    """Bin of each confidence, and 1 where the answer is right: bin m holds ((m−1)/15, m/15]."""
+    share = np.ceil(confidence * BINS).astype(np.int64) - 1
+    return np.clip(share, 0, BINS - 1), right.astype(np.int64)
+
+
+def bin_sums(confidence: Floats, right: NDArray[np.bool_]) -> tuple[Counts, Floats]:
+    """Number and summed confidence of wrong and right answers in each bin, 15×2 each.
+
+    Args:
+        confidence: probabilities of the answers, N.
+        right: which of them are right, N.
+    """
+    cell = _cells(confidence, right)
+    counts, sums = np.zeros((BINS, 2), np.int64), np.zeros((BINS, 2), np.float64)
+    np.add.at(counts, cell, 1)
+    np.add.at(sums, cell, confidence)
+    return counts, sums
 
 
 def calibration(counts: Counts, confidence: Floats) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from neocog.errors import DataError
+from neocog.metrics import student
 from neocog.metrics.boundary import boundary_counts, boundary_f
 from neocog.metrics.intervals import (
     Z,
@@ -302,25 +303,8 @@ def _few(value: float, draws: Floats, n: int, floor: Ends | None = None) -> Inte
         low, high = wilson_ends(value * n, n)
     else:
         low, high = drawn_ends(value, known)
-        wider = _student(n - 1) / Z * (n / (n - 1)) ** 0.5
+        wider = student.quantile(n - 1) / Z * (n / (n - 1)) ** 0.5
         low, high = value - wider * (value - low), value + wider * (high - value)
     if floor is not None:
         low, high = min(low, floor[0]), max(high, floor[1])
     return Interval(value=value, low=max(low, UNIT[0]), high=min(high, UNIT[1]), n=n)
-
-
-def _student(freedom: int) -> float:
-    """The 97.5 % point of Student's t (Abramowitz and Stegun 26.7.5, and a table)."""
-    if freedom <= len(_STUDENT):
-        return _STUDENT[freedom - 1]
-    terms = (
-        Z,
-        (Z**3 + Z) / 4,
-        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
-        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))
-
-
-_STUDENT = (12.7062, 4.3027, 3.1824, 2.7764)
-"""At one degree of freedom, two, …, where the series is off by more than 0.2 %."""

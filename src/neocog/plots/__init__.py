@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from neocog.plots.classes import Whisker, balance, confused_pairs, confusion, pairs, whiskers
 from neocog.plots.curves import Line, curves
+from neocog.plots.embedding import embedding
 from neocog.plots.field import effective
 from neocog.plots.filters import Filtered, filters
+from neocog.plots.inside import TileRow, tiles
 from neocog.plots.masks import (
     VOID_COLOUR,
     WRONG_COLOUR,
@@ -40,6 +42,7 @@ __all__ = [
     "Bin",
     "Filtered",
     "Line",
+    "TileRow",
     "Whisker",
     "balance",
     "confused_pairs",
@@ -47,6 +50,7 @@ __all__ = [
     "contact_sheet",
     "curves",
     "effective",
+    "embedding",
     "filters",
     "index_png",
     "mistaken",
@@ -57,6 +61,7 @@ __all__ = [
     "residuals",
     "scatter",
     "svg",
+    "tiles",
     "whiskers",
     "write_mask",
     "write_overlay",

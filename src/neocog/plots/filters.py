@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neocog.plots.style import ACCENT, FAINT, INK, MUTED, PAPER, WARM, blank, label, plain, styled
+from neocog.plots.style import FAINT, INK, MUTED, blank, diverging, label, plain, styled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -162,7 +161,7 @@ class _Cell:
             # Where many pixels become one, the mean of their values is shown: the mean of blue
             # and orange would be a grey that stands for no value at all.
             interpolation_stage="data",
-            cmap="gray" if bound is None else _diverging(),
+            cmap="gray" if bound is None else diverging(),
             vmin=least,
             vmax=most,
             aspect="auto",
@@ -172,7 +171,7 @@ class _Cell:
         """A strip from −bound to bound."""
         wide, top = 96, self._below + 8
         axes = self._axes(self._left, top, wide, 6)
-        axes.imshow(np.linspace(-1, 1, 192)[None], cmap=_diverging(), aspect="auto")
+        axes.imshow(np.linspace(-1, 1, 192)[None], cmap=diverging(), aspect="auto")
         small = {"size": 9.5, "color": MUTED}
         for share, align, value in ((0, "left", -bound), (0.5, "center", 0.0), (1, "right", bound)):
             self._text(
@@ -212,7 +211,7 @@ class _Cell:
         bound = float(abs(weights).max()) or 1.0
         axes = self._axes(self._left, self._below + _SCALE, wide, high)
         axes.imshow(
-            weights, cmap=_diverging(), vmin=-bound, vmax=bound, interpolation="none", aspect="auto"
+            weights, cmap=diverging(), vmin=-bound, vmax=bound, interpolation="none", aspect="auto"
         )
         text = f"{plain(float(f'{weights.min():.2g}'))}\nto {plain(float(f'{weights.max():.2g}'))}"
         self._text(
@@ -237,10 +236,3 @@ def _bound(values: NDArray[np.generic]) -> float:
     leave the rest of a photograph pale.
     """
     return float(np.quantile(np.abs(values), 0.99)) or float(np.abs(values).max()) or 1.0
-
-
-def _diverging() -> Colormap:
-    """Blue below 0, paper at 0, orange above."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("signed", ["#05304f", ACCENT, PAPER, WARM, "#5a2503"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 INK, MUTED, FAINT, ACCENT, WARM, PAPER = (
@@ -97,6 +98,13 @@ def label(text: str, width: int = 22) -> str:
         return shown
     tail = (width - 1) * 2 // 5
     return f"{shown[: width - 1 - tail]}…{shown[len(shown) - tail :]}"
+
+
+def diverging() -> Colormap:
+    """Blue below 0, paper at 0, orange above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", ["#05304f", ACCENT, PAPER, WARM, "#5a2503"])
 
 
 def plain(value: float, _: Any = None) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from neocog import html
 from neocog.report import answers as told
-from neocog.report import classes, head, history, insides, masks, origins
+from neocog.report import classes, embedded, head, history, insides, masks, origins
+from neocog.report import properties as looks
 from neocog.report.nouns import Finished, Mistake, Segmented
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neocog.explain.look.sheets import Tiles
+    from neocog.metrics.properties import Property
     from neocog.planning.nouns import Network
     from neocog.records import DataCount, Event, Fault, Scores
+    from neocog.report.embedded import Points
 
 __all__ = ["Finished", "Mistake", "Segmented", "build", "write"]
 
@@ -45,6 +49,10 @@ def write(
     plan: Mapping[str, Any] | None = None,
     began: Sequence[str] = (),
     segmented: Sequence[Segmented] = (),
+    properties: Sequence[Property] = (),
+    temperature: Mapping[str, Any] | None = None,
+    points: Points | None = None,
+    kernels: tuple[Tiles, str] | None = None,
 ) -> Path:
     """Write the report of a run as one file.
 
@@ -63,6 +71,10 @@ def write(
         plan: what training was said to take, and what it took, as `evaluation.json` has it.
         began: sentences on what the network began with, where its weights came from elsewhere.
         segmented: pictures whose every pixel was answered; those with the lowest Jaccard are shown.
+        properties: accuracy by what pictures look like.
+        temperature: what outputs are divided by, as `evaluation.json` has it.
+        points: pictures as points, by what the network makes of them last.
+        kernels: those of the first layer, and its name.
 
     Raises:
         RunError: the file cannot be written.
@@ -84,6 +96,10 @@ def write(
         plan=plan,
         began=began,
         segmented=segmented,
+        properties=properties,
+        temperature=temperature,
+        points=points,
+        kernels=kernels,
     )
     return html.write(build(run), path)
 
@@ -95,9 +111,12 @@ _SECTIONS = (
     classes.confusion,
     told.numbers,
     told.confidence,
+    looks.section,
     told.worst,
     masks.worst,
+    embedded.points,
     insides.network,
+    embedded.kernels,
     origins.began,
     origins.seen,
     origins.data,

@@ -15,8 +15,12 @@ from neocog.report.nouns import SPLITS, finite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from neocog.report.nouns import Finished
+    from neocog.report.nouns import Finished, Mistake
 
+OF_EACH = 3
+"""Pictures of one confusion."""
+_SMALL = 112
+"""Longest side of such a picture."""
 SHOWN = {
     "signal": " Signals are drawn as waves, from their least value to their greatest.",
     "volume": " Of each volume the middle slice along its first axis is shown.",
@@ -159,27 +163,62 @@ def _bin(row: Mapping[str, Any]) -> plots.Bin | None:
 
 
 def worst(run: Finished) -> html.Section | None:
-    """The mistakes with the largest loss, as pictures."""
+    """The mistakes with the largest loss, as pictures, and some of each frequent confusion."""
+    top = [one for one in run.mistakes if not one.sample]
     if not run.mistakes:
         return None
-    items = []
-    for one in run.mistakes:
-        sure = "" if one.confidence is None else f"{words.percent(one.confidence)}\u00a0sure"
-        truth = "" if one.probability is None else f"truth\u00a0{words.percent(one.probability)}"
-        items.append(
-            html.Picture(
-                image=html.data_uri(one.picture, longest=224),
-                alt=f"{one.name}: {one.truth} taken for {one.answer}",
-                title=one.truth,
-                contrast=one.answer,
-                detail=", ".join(text for text in (sure, truth) if text),
-                source=one.name,
-                crisp=max(one.picture.shape[:2]) <= 64,
-            )
-        )
-    known = any(one.confidence is not None for one in run.mistakes)
+    known = any(one.confidence is not None for one in top)
     lead = "Truth → answer, with the probability of both; " if known else "Truth → answer, "
     lead += run.kind.mistakes + SHOWN.get(run.noun, "")
-    return html.Section(
-        title="Worst mistakes", lead=lead, blocks=(html.Pictures(items=tuple(items)),)
+    groups = confused(run)
+    anchors = {id(group[0]): confused_anchor(at) for at, group in enumerate(groups.values())}
+    apart = any(one.sample for one in run.mistakes)
+    marked = {} if apart else anchors
+    items = [_pictured(one, anchor=marked.get(id(one), "")) for one in top]
+    blocks = [html.Pictures(items=tuple(items))]
+    if apart:
+        items = [
+            _pictured(one, longest=_SMALL, anchor=anchors.get(id(one), ""))
+            for group in groups.values()
+            for one in group
+        ]
+        caption = "Some of each confusion, the commonest first; the tables above lead here."
+        blocks.append(html.Pictures(items=tuple(items), caption=caption))
+    return html.Section(title="Worst mistakes", lead=lead, blocks=tuple(blocks))
+
+
+def _pictured(one: Mistake, *, longest: int = 224, anchor: str = "") -> html.Picture:
+    """A mistake as a picture with both answers."""
+    sure = "" if one.confidence is None else f"{words.percent(one.confidence)}\u00a0sure"
+    truth = "" if one.probability is None else f"truth\u00a0{words.percent(one.probability)}"
+    return html.Picture(
+        image=html.data_uri(one.picture, longest=longest),
+        alt=f"{one.name}: {one.truth} taken for {one.answer}",
+        title=one.truth,
+        contrast=one.answer,
+        detail=", ".join(text for text in (sure, truth) if text),
+        source=one.name,
+        crisp=max(one.picture.shape[:2]) <= 64,
+        anchor=anchor,
     )
+
+
+def confused(run: Finished) -> dict[tuple[str, str], list[Mistake]]:
+    """Truth and answer → some mistakes of that confusion, worst first; the commonest come first.
+
+    Empty where truths are no classes, or nobody looked for mistakes of each confusion.
+    """
+    scores = run.scores[run.part] if run.part else None
+    names = [row.name for row in scores.classes] if scores else []
+    if scores is None or not names or len(names) != len(scores.confusion):
+        return {}
+    of: dict[tuple[str, str], list[Mistake]] = {}
+    for one in run.mistakes:
+        of.setdefault((one.truth, one.answer), []).append(one)
+    pairs = [(names[i], names[j]) for i, j, _ in plots.confused_pairs(scores.confusion)]
+    return {pair: of[pair][:OF_EACH] for pair in pairs if pair in of}
+
+
+def confused_anchor(place: int) -> str:
+    """The anchor of the first picture of a confusion, from its place in `confused`."""
+    return f"confusion-{place + 1}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neocog import html, plots
 from neocog.html import words
 from neocog.plots.classes import MANY
-from neocog.report.answers import metric_cell
+from neocog.report.answers import confused, confused_anchor, metric_cell
 from neocog.report.masks import colours_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ def _table(run: Finished) -> tuple[tuple[html.Cell, ...], ...]:
     found = run.scores[run.part].classes
     colours = colours_of(run)
     total = sum(row.n for row in found)
+    links: dict[str, str] = {}
+    for at, (truth, _) in enumerate(confused(run)):
+        links.setdefault(truth, confused_anchor(at))  # a class's commonest confusion
     rows = []
     for place, row in enumerate(found):
         count = f"{row.n:,}"
@@ -90,7 +93,11 @@ def _table(run: Finished) -> tuple[tuple[html.Cell, ...], ...]:
             count = words.percent(row.n / total)
         rows.append(
             (
-                html.Cell(text=row.name, colour=colours[place] if colours else ""),
+                html.Cell(
+                    text=row.name,
+                    colour=colours[place] if colours else "",
+                    link=links.get(row.name, ""),
+                ),
                 *(_share_cell(_of(row, field)) for field, _ in run.kind.columns),
                 html.Cell(text=count, order=row.n),
             )
@@ -182,9 +189,10 @@ def _confusions(
 ) -> html.Table:
     """The confusions as a table, in the order in which they were found."""
     sized = words.size if run.kind.unit else "{:,}".format
+    links = {pair: confused_anchor(at) for at, pair in enumerate(confused(run))}
     rows = tuple(
         (
-            names[true],
+            html.Cell(text=names[true], link=links.get((names[true], names[answer]), "")),
             names[answer],
             html.Cell(text=sized(count), order=count),
             html.Cell(

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neocog.explain.look.sheets import Tiles
+    from neocog.metrics.properties import Property
     from neocog.planning.nouns import Network
     from neocog.records import DataCount, Event, Fault, Scores
+    from neocog.report.embedded import Points
 
 PARTS = {"test": "test", "val": "held-out"}
 """How the pictures of a part are called."""
@@ -42,6 +45,8 @@ class Mistake:
     """Probability of the answer; None where the task gives none."""
     probability: float | None = None
     """Probability of the truth; None where the task gives none."""
+    sample: bool = False
+    """Shown as a sample of its confusion only: its loss is not among the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,10 @@ class Finished:
     plan: Mapping[str, Any] | None = None
     began: Sequence[str] = ()
     segmented: Sequence[Segmented] = ()
+    properties: Sequence[Property] = ()
+    temperature: Mapping[str, Any] | None = None
+    points: Points | None = None
+    kernels: tuple[Tiles, str] | None = None
 
     @property
     def part(self) -> str:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from neocog.config import LossRecipe
     from neocog.records import Batch
 
-__all__ = ["Classify"]
+__all__ = ["Classify", "with_temperature"]
 
 _TOP = 5
+LEAST, MOST = 1e-3, 1e3
+"""Temperatures beyond these are damage: at them every answer is sure, or none is."""
 
 
 class Classify:
@@ -33,13 +35,19 @@ class Classify:
     In training the targets are smoothed, t' = (1 − ε)·t + ε/K (Szegedy et al., arXiv 1512.00567),
     and each term has its class weight. Outside training ε is 0 and every weight 1.
 
+    Outputs are divided by a temperature T before they become probabilities (Guo et al. 2017, arXiv
+    1706.04599). It changes how sure an answer is, not the answer, and no loss: that is of the
+    outputs as they are.
+
     Args:
         classes: names in the order of the outputs.
         label_smoothing: ε in [0, 1).
         class_weights: w, one for each class; None: all 1.
+        temperature: T, above 0; `metrics.temperature` fits it.
 
     Raises:
-        ConfigError: repeated names, ε out of range, or weights that do not fit.
+        ConfigError: repeated names, ε out of range, weights that do not fit, or a temperature that
+            is none.
     """
 
     SETTINGS = ("label_smoothing", "class_weights")
@@ -71,13 +79,22 @@ class Classify:
         classes: Sequence[str],
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         weights = checked(classes, label_smoothing, class_weights)
+        if not LEAST <= temperature <= MOST:
+            raise ConfigError(
+                f"a temperature lies in {LEAST:g}…{MOST:g}, got {temperature}",
+                "1 leaves probabilities as the network gives them",
+            )
         self.classes = tuple(classes)
         self.label_smoothing = float(label_smoothing)
         self._weights = None if weights is None else torch.tensor(weights)
+        self.temperature = float(temperature)
         args = {"classes": list(classes), "label_smoothing": self.label_smoothing}
         self.spec = TaskSpec(name="classify", args={**args, "class_weights": weights})
+        if self.temperature != 1:  # left out at 1, as those wrote it who knew of no temperature
+            self.spec = with_temperature(self.spec, self.temperature)
 
     @property
     def outputs(self) -> int:
@@ -120,11 +137,12 @@ class Classify:
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Logits B×K → probabilities B×K."""
-        return (
-            outputs.softmax(dim=1)
-            if outputs.dtype == torch.float64
-            else outputs.float().softmax(dim=1)
-        )
+        logits = outputs if outputs.dtype == torch.float64 else outputs.float()
+        if self.temperature != 1:
+            # Relative to the largest, where a difference in the last bit outlives the division: two
+            # classes that are almost as probable must not change places.
+            logits = (logits - logits.amax(dim=1, keepdim=True)) / self.temperature
+        return logits.softmax(dim=1)
 
     def statistics(self) -> ClassificationStatistics:
         """A fresh, empty count."""
@@ -149,6 +167,28 @@ class Classify:
     def truth(self, targets: Tensor) -> list[str]:
         """Class indices B → class names, in the words of `answer`."""
         return [self.classes[index] for index in targets.tolist()]
+
+
+def with_temperature(spec: TaskSpec, temperature: float) -> TaskSpec:
+    """The spec of a classification with this temperature in place of its own.
+
+    Raises:
+        ConfigError: a task that has no temperature.
+
+    >>> spec = Classify(classes=["cat", "dog"]).spec
+    >>> with_temperature(spec, 2.0).args["temperature"]
+    2.0
+    >>> with_temperature(with_temperature(spec, 2.0), 1.0) == spec
+    True
+    """
+    if spec.name != "classify":
+        raise ConfigError(
+            f"task {spec.name} has no temperature", "only classify makes its outputs a softmax"
+        )
+    args = {name: value for name, value in spec.args.items() if name != "temperature"}
+    if temperature != 1:
+        args["temperature"] = float(temperature)
+    return TaskSpec(name=spec.name, args=args)
 
 
 def _balanced(targets: NDArray[Any], size: int) -> list[float]:

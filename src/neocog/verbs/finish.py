@@ -20,8 +20,10 @@ from neocog.models import catalog
 from neocog.records import scores_to_dict
 from neocog.run import EventLog, Run, headline
 from neocog.verbs import page, transfer, world
+from neocog.verbs.calibrate import told
 from neocog.verbs.console import Console, Expected
 from neocog.verbs.forecast import Forecast, forecast
+from neocog.verbs.scoring import scored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +100,7 @@ def finish(
         foreign = "" if catalog.is_own(prepared.model.name) else job.network
         run = Run(folder, model=foreign)
         expected.say_after(run.events, console)
-        _evaluate(run, prepared, short, outcome, expected, console)
+        run = _evaluate(run, prepared, short, outcome, expected, console)
     except KeyboardInterrupt:
         console.done()
         console.say(f"to go on: neocog resume {folder}")
@@ -167,15 +169,19 @@ def _evaluate(
     outcome: Outcome,
     expected: Forecast,
     console: Console,
-) -> None:
-    """Score the bundle as saved, write `evaluation.json` and `report.html`."""
+) -> Run:
+    """Score the bundle as saved, write `evaluation.json` and `report.html`.
+
+    Returns:
+        The run with the bundle as it is now: with a temperature, where one was fitted.
+    """
     job = prepared.job
     epochs = [event.values for event in run.events if event.kind == "epoch"]
     seconds = sum(values["seconds"] for values in epochs)
     images = sum(values["seconds"] * values["images_per_second"] for values in epochs)
-    parts = [part for part in ("val", "test") if part in job.data.splits]
-    found = {part: run.score(job.data, part, job.device) for part in parts}
-    scores: dict[str, Any] = {part: scores_to_dict(found[part][0]) for part in parts}
+    run, found = scored(run, job)
+    parts = list(found.parts)
+    scores: dict[str, Any] = {part: scores_to_dict(found.parts[part][0]) for part in parts}
     summary = {
         "epochs": outcome.epochs,
         "steps": outcome.steps,
@@ -186,6 +192,7 @@ def _evaluate(
         "data": dataclasses.asdict(job.data.counts["all"]),
         "val": scores.get("val"),
         "test": scores.get("test"),
+        "temperature": found.temperature.to_dict() if found.temperature else None,
         "plan": expected.told(run.events),
         "transfer": _first_story(prepared, run.path),
         "features_seconds": round(short.seconds, 3) if short else None,
@@ -193,7 +200,10 @@ def _evaluate(
     page.write(run, job, found, summary["plan"], transfer.told(summary["transfer"]))
     write_json(run.path / "evaluation.json", summary)
     for part in parts:
-        console.say(f"{part}: {headline(found[part][0])}")
+        console.say(f"{part}: {headline(found.parts[part][0])}")
+    if found.temperature:
+        console.say(told(found.temperature))
     if not parts:
         console.say("nothing was held back, so there is no score: use --val or --test")
     console.say(f"report: {run.path / 'report.html'}")
+    return run

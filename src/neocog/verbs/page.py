@@ -5,17 +5,19 @@ Floor 5, room verbs; imports report and everything below.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from neocog import report, tasks
+from neocog import report
 from neocog.analysis.trace import TraceError
 from neocog.data import augment
-from neocog.data.faces import faces
+from neocog.errors import NeocogError
 from neocog.planning.make import describe, remarked
-from neocog.verbs import masks
+from neocog.verbs import masks, mistakes
+from neocog.verbs.look import Look
+from neocog.verbs.properties import by_looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,17 +29,20 @@ if TYPE_CHECKING:
     from neocog.planning import Network
     from neocog.records import Scores
     from neocog.run import Run
+    from neocog.verbs.scoring import Scored
 
 __all__ = ["write"]
 
-SHOWN = 24
-"""Mistakes in the report."""
+POINTS = 400
+"""Pictures of the embedding, at most."""
+NEEDED = 6.0
+"""Seconds that it may take on a slow machine."""
 
 
 def write(
     run: Run,
     job: Job,
-    found: Mapping[str, tuple[Scores, Evaluation]],
+    found: Scored,
     plan: Mapping[str, Any] | None = None,
     began: Sequence[str] = (),
 ) -> Path:
@@ -46,7 +51,7 @@ def write(
     Args:
         run: the run, with its bundle saved.
         job: what was trained on what.
-        found: scores and losses by part.
+        found: scores, losses and outputs by part.
         plan: what it was said to take, and what it took.
         began: sentences on what its network began with.
     """
@@ -59,13 +64,16 @@ def write(
         "parameters": sum(p.numel() for p in job.network.parameters()),
     }
     manifest["task"] = {"name": bundle.task.name, "args": dict(bundle.task.args)}
-    part = next((name for name in ("test", "val") if name in found), None)
-    shown = _SHOWN.get(bundle.task.name, _usual)(run, data, part, found[part][1]) if part else {}
+    part = next((name for name in ("test", "val") if name in found.parts), None)
+    shown = {}
+    if part:
+        shown = _SHOWN.get(bundle.task.name, _usual)(run, data, part, *found.parts[part])
+        shown |= _looked(run, job, part, found)
     return report.write(
         run.path / "report.html",
         manifest=manifest,
         events=run.events,
-        scores={name: scores for name, (scores, _) in found.items()},
+        scores={name: scores for name, (scores, _) in found.parts.items()},
         sheet=augment.contact_sheet(data, job.augment, draw=masks.drawing(len(data.classes))),
         faults=data.faults,
         counts=data.counts["all"],
@@ -80,8 +88,27 @@ def write(
         network=_network(job, bundle.model.name),
         plan=plan,
         began=began,
+        temperature=found.temperature.to_dict() if found.temperature else None,
         **shown,
     )
+
+
+def _looked(run: Run, job: Job, part: str, found: Scored) -> dict[str, Any]:
+    """Where pictures lie, what the first layer looks for, and which pictures are got wrong."""
+    shown: dict[str, Any] = {}
+    kept = found.kept.get(part)
+    if run.bundle.task.name == "classify" and kept is not None:
+        right = (kept.outputs.max(dim=1).indices == kept.targets).numpy()
+        shown["properties"] = by_looks(job.data, job.data.splits[part], right)
+    if len(run.bundle.input.size) == 2:
+        look = Look(run, job.data, job.device)
+        with contextlib.suppress(NeocogError):  # a network without kernels has none to show
+            shown["kernels"] = look.kernels()
+        # A run that has a time to keep gets no more than it has left.
+        if job.ends is None or time.monotonic() + NEEDED < job.ends:
+            with contextlib.suppress(NeocogError):  # another task, or too few pictures
+                shown["points"] = look.points(POINTS)
+    return shown
 
 
 def _network(job: Job, name: str) -> Network | None:
@@ -93,45 +120,27 @@ def _network(job: Job, name: str) -> Network | None:
     return remarked(found, None)
 
 
-def _usual(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, Any]:
-    """What a report shows of a task that has one answer a sample: its worst mistakes."""
-    return {"mistakes": _mistakes(run, data, part, result)}
+def _usual(
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+) -> dict[str, Any]:
+    """What a report shows of a task that has one answer a sample: its mistakes."""
+    return {"mistakes": mistakes.worst(run, data, part, scores, result.losses)}
 
 
-def _numbers(run: Run, data: Dataset, part: str, result: Evaluation) -> dict[str, Any]:
+def _numbers(
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+) -> dict[str, Any]:
     """What a report shows of regression: also truths beside answers."""
-    return _usual(run, data, part, result) | {"answers": result.statistics.pairs()}  # type: ignore[attr-defined]
+    pairs = result.statistics.pairs()  # type: ignore[attr-defined]
+    return _usual(run, data, part, scores, result) | {"answers": pairs}
 
 
-_SHOWN = {"regress": _numbers, "segment": masks.shown}
+def _masks(
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+) -> dict[str, Any]:
+    """What a report shows where each pixel is answered."""
+    return masks.shown(run, data, part, result)
+
+
+_SHOWN = {"regress": _numbers, "segment": _masks}
 """Task → what of its answers `report.write` is handed; others have the usual."""
-
-
-def _mistakes(run: Run, data: Dataset, part: str, result: Evaluation) -> list[report.Mistake]:
-    """The samples with the largest loss that were answered wrongly, worst first."""
-    task = tasks.build(run.bundle.task)
-    # Far more than are shown: a large loss with a right answer is no mistake.
-    worst = data.splits[part][result.losses.argsort(descending=True, stable=True)[: 8 * SHOWN]]
-    images, targets = data.images.gather(worst, data.size), data.targets[worst]
-    with torch.no_grad():
-        decoded = run.predictor()(images)
-    shown = faces(images.numpy()) if images.dim() != 4 else list(images.permute(0, 2, 3, 1).numpy())
-    found = []
-    for row, (answer, truth) in enumerate(
-        zip(task.answer(decoded), task.truth(targets), strict=True)
-    ):
-        if answer["label"] == truth:
-            continue
-        found.append(
-            report.Mistake(
-                picture=shown[row],
-                name=data.names[int(worst[row])],
-                truth=truth,
-                answer=answer["label"],
-                confidence=answer["probability"],
-                probability=float(decoded[row, targets[row]])
-                if task.spec.name == "classify"
-                else None,
-            )
-        )
-    return found[:SHOWN]

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neocog import machine
+from neocog import html, machine
 from neocog.config import Recipe
 from neocog.errors import ConfigError
 from neocog.files import write_atomic
@@ -18,6 +18,7 @@ from neocog.models.empty import without_memory
 from neocog.models.notation.grammar import parse, render
 from neocog.planning import How, Plan
 from neocog.planning import plan as make_plan
+from neocog.planning.page import page as made_page
 from neocog.planning.text import span_text
 from neocog.run import open_run
 from neocog.settings import apply_settings, from_dict, place, to_dict
@@ -284,18 +285,26 @@ def recipe_for(
     return from_dict(Recipe, apply_settings(values, settings))
 
 
-def result(made: Plan, *, layer: str = "", drawing: Path | None = None, what: str = "") -> Result:
+def result(
+    made: Plan,
+    *,
+    layer: str = "",
+    drawing: Path | None = None,
+    page: Path | None = None,
+    what: str = "",
+) -> Result:
     """A plan on the terminal, or the arithmetic of one of its layers.
 
     Args:
         made: the plan.
         layer: names a layer: its arithmetic only.
         drawing: where to write the network as an SVG file.
+        page: where to write all of it as a page.
         what: the network's name or the run's folder; a run also has epochs.
 
     Raises:
         ConfigError: no such layer.
-        RunError: the drawing cannot be written.
+        RunError: the drawing or the page cannot be written.
     """
     if layer:
         words = made.why(layer)
@@ -307,6 +316,10 @@ def result(made: Plan, *, layer: str = "", drawing: Path | None = None, what: st
         write_atomic(drawing, made.drawing().encode())
         shown += ["", f"drawn: {drawing}"]
         values["drawing"] = str(drawing)
+    if page is not None:
+        html.write(made_page(made), page)
+        shown += ["", f"page: {page}"]
+        values["page"] = str(page)
     if what and not layer and _is_run(what) and made.costs and made.costs.seconds:
         epoch = _epoch(open_run(what), made.costs.how.batch, made.costs.seconds)
         values["training"] = {**values["training"], "epoch_seconds": epoch}

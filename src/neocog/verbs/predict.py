@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["lines", "predict"]
+__all__ = ["expanded", "lines", "predict"]
 
 
 def predict(
@@ -55,7 +55,7 @@ def predict(
             f"the run {path} has one answer a picture, so there is nothing to draw",
             "leave out --out and --overlay",
         )
-    files = _expand(images)
+    files = expanded(images)
     writer = _Masks(out or path / "predictions", len(run.bundle.classes), overlay)
     if run.bundle.input.whole:
         writer.spare(files)
@@ -88,7 +88,7 @@ class _Masks:
         """Refuse to write into a folder in which a picture lies that is asked about.
 
         Args:
-            files: of `_expand`.
+            files: of `expanded`.
 
         Raises:
             ConfigError: naming the picture; nothing was written.
@@ -135,7 +135,7 @@ class _Masks:
         return name
 
 
-def _expand(images: Sequence[str]) -> list[tuple[str, str]]:
+def expanded(images: Sequence[str]) -> list[tuple[str, str]]:
     """The files, and their paths below a folder that was named; empty for a file by itself."""
     files: list[tuple[str, str]] = []
     for image in images:

@@ -1,0 +1,1 @@
+"""Whether answers hold still while pictures change. Room explain; floor 1."""

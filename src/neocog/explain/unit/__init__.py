@@ -1,0 +1,1 @@
+"""The arithmetic of one activation, back to the pixels. Room explain; floor 1."""
