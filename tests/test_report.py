@@ -465,3 +465,13 @@ def test_the_page_is_a_page(tmp_path: Path) -> None:
     page = report.build(run)
     assert isinstance(page, html.Page)
     assert page.headline is None
+
+
+def test_the_report_says_what_confidence_was_divided_by(tmp_path: Path) -> None:
+    told = {"value": 0.608, "n": 180, "ece": {"before": 0.027, "after": 0.013}, "reason": ""}
+    text = plain(written(tmp_path, temperature=told))
+    assert "divided by 0.608" in text
+    assert "from 2.7 % to 1.3 %" in text
+    none = {**told, "value": 1.0, "reason": "all of 180 answers are right"}
+    text = plain(written(tmp_path, temperature=none))
+    assert "No temperature was fitted: all of 180 answers are right." in text

@@ -33,13 +33,19 @@ def _data_options(command: Any) -> Any:
     return json_option(command)
 
 
-def _data_recipe(
+def _data_recipe(*told: Any) -> Any:
+    """The data alone; arguments as of `_recipe`."""
+    return _recipe(*told).data
+
+
+def _recipe(
     source: str,
     val: str,
     test: str,
     settings: tuple[str, ...],
     max_bad: float | None,
     strict: bool | None,
+    seed: int = 0,
 ) -> Any:
     from neocog.config import Recipe
     from neocog.settings import apply_settings, from_dict
@@ -47,7 +53,7 @@ def _data_recipe(
     values: dict[str, Any] = {"source": source, "val": share(val), "test": test}
     told = {"max_bad": max_bad, "strict": strict}
     values |= {name: value for name, value in told.items() if value is not None}
-    return from_dict(Recipe, apply_settings({"data": values}, settings)).data
+    return from_dict(Recipe, apply_settings({"data": values, "seed": seed}, settings))
 
 
 @data.command(name="scan")
@@ -145,3 +151,52 @@ def data_show(
     with Console() as console:
         result = show(recipe, seed=seed, console=console)
     print_result(result, as_json)
+
+
+@data.command(name="check")
+@_data_options
+@click.option(
+    "--folds",
+    type=click.IntRange(min=0),
+    default=5,
+    help="Networks that judge labels, each without a part of the pictures; 0: none.",
+    show_default=True,
+)
+@click.option("--minutes", type=float, help="What it may take.  [as long as short trainings take]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for audit.html and suspects.csv.  [NAME-check here]",
+)
+def data_check(
+    source: str,
+    val: str,
+    test: str,
+    seed: int,
+    settings: tuple[str, ...],
+    max_bad: float | None,
+    strict: bool | None,
+    folds: int,
+    minutes: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Look for copies, leaks, labels that are probably wrong and missing classes in SOURCE.
+
+    Labels are judged by networks that have not seen the picture: --folds of them are trained, each
+    without one part. The page shows the pictures; the table lists every doubtful label.
+    """
+    from neocog.verbs.audit import audit
+    from neocog.verbs.console import Console
+
+    recipe = _recipe(source, val, test, settings, max_bad, strict, seed)
+    with Console() as console:
+        result = audit(
+            recipe, folds=folds, minutes=minutes, out=_named(out, source), console=console
+        )
+    print_result(result, as_json)
+
+
+def _named(out: Path | None, source: str) -> Path:
+    """A folder that is named after the source, unless one is given."""
+    return out or Path(f"{Path(source).name or 'data'}-check")

@@ -93,6 +93,7 @@ def confidence(run: Finished) -> html.Section | None:
         ends = f" (95\u00a0% interval {low} to {high})" if error.high > error.low else ""
         lead = f"Confidence and accuracy differ by {value} on average{ends}: the expected "
         lead += "calibration error."
+    lead = f"{lead} {_temperature(run)}".strip()
     blocks: list[html.Block] = []
     if bins:
         drawn = html.Figure(
@@ -104,6 +105,24 @@ def confidence(run: Finished) -> html.Section | None:
         )
         blocks += [drawn, _bin_table(bins)]
     return html.Section(title="How far to trust its confidence", lead=lead, blocks=tuple(blocks))
+
+
+def _temperature(run: Finished) -> str:
+    """What the outputs were divided by, and what that is worth."""
+    told = run.temperature
+    if told is None:
+        return ""
+    if told["value"] == 1:
+        return f"No temperature was fitted: {told['reason']}."
+    before, after = (words.percent(told["ece"][when]) for when in ("before", "after"))
+    text = (
+        f"Outputs were divided by {words.number(told['value'])}, a temperature fitted to the "
+        f"validation part (Guo et al. 2017), which takes the error from {before} to {after} on "
+        f"{run.noun}s that it was not fitted to."
+    )
+    if run.part == "val":
+        text += " The diagram shows the part that it was fitted to."
+    return text
 
 
 def _bin_table(bins: list[plots.Bin]) -> html.Table:
