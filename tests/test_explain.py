@@ -148,6 +148,25 @@ def test_another_class_can_be_asked_about(
     assert asked["maps"]["occlusion"]["sum"] != own["maps"]["occlusion"]["sum"]
 
 
+def test_the_worst_mistakes_are_explained_with_their_truth(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = call(
+        capsys,
+        *("explain", run.path, "--mistakes", 2, "--method", "input_gradient", "--out", tmp_path),
+    )
+    data = run.data()
+    ids = data.splits["val"]
+    with torch.no_grad():
+        outputs = run.predictor().outputs(data.images.gather(ids, data.size))
+    losses = F.cross_entropy(outputs, data.targets[ids], reduction="none")
+    losses[outputs.argmax(1) == data.targets[ids]] = -1
+    worst = [data.names[int(ids[at])] for at in losses.argsort(descending=True)[:2]]
+    assert [one["path"] for one in told["images"]] == worst
+    assert all(one["truth"] != one["label"] for one in told["images"])
+    assert f"The truth is {told['images'][0]['truth']}" in Path(told["page"]).read_text()
+
+
 def test_the_arithmetic_of_an_activation(
     run: Run, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

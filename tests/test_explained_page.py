@@ -13,16 +13,7 @@ from PIL import Image
 
 from neocog import html
 from neocog.plots.whymaps import AGAINST, FOR, enlarged, extent, hidden, why_overlay
-from neocog.report.explained import (
-    Dreamt,
-    Explained,
-    Hiding,
-    Scrambled,
-    Sheet,
-    Whole,
-    WhyMap,
-    page,
-)
+from neocog.report.explained import Explained, Hiding, Scrambled, Sheet, Whole, WhyMap, page
 from report_pages import headings, plain
 from test_html import assert_offline, read
 from test_tracer_block import small
@@ -59,8 +50,6 @@ def explained(name: str = "cat.png") -> Explained:
 WHOLE = Whole(
     name="a run",
     facts=(("Network", "cnn"),),
-    kernels=(Sheet(pixels=PICTURE, alt="kernels", caption="conv1's kernels"),),
-    dreams=(Dreamt(pixels=PICTURE, title="cat", detail="12.5"),),
     scrambled=(
         Scrambled(method="one", layers=("fc", "conv"), similarity=(0.5, 0.1)),
         Scrambled(method="two", layers=("fc",), similarity=(0.987,)),
@@ -80,8 +69,6 @@ def test_the_page_says_what_it_was_given() -> None:
         "Does it hold still",
         "What the layers see",
         "From a number to the pixels",
-        "What the first layer looks for",
-        "What excites it",
         "Can the maps be trusted",
     ]
     for words in (
@@ -101,7 +88,7 @@ def test_the_page_says_what_it_was_given() -> None:
 
 
 def test_several_pictures_stand_one_after_the_other() -> None:
-    text = html.render(page([explained("a.png"), explained("b.png")], replace(WHOLE, dreams=())))
+    text = html.render(page([explained("a.png"), explained("b.png")], WHOLE))
     found = headings(text)
     assert found[:2] == ["a.png: the answer", "a.png: why this answer"]
     assert found.index("b.png: the answer") == 6

@@ -299,3 +299,9 @@ def test_regress_answers_in_the_units_of_the_target() -> None:
     assert answer["values"] == {"w": 2.0, "h": 1.5}
     assert answer["label"] == "w=2, h=1.5"
     assert "value" not in answer
+
+
+@pytest.mark.parametrize("classes", [[None, "a"], [1, 2], [["a"], "b"]])
+def test_names_of_classes_are_texts(classes: list[Any]) -> None:
+    with pytest.raises(ConfigError, match="expected the names of classes"):
+        Classify(classes=classes)

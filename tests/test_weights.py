@@ -224,7 +224,7 @@ def test_refusing_a_bomb_costs_nothing(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(packed(one(shape=[2**60], data_offsets=[0, 2**62])))
         file.truncate(2**40)  # a terabyte of nothing
-    began = time.monotonic()
+    began = time.process_time()  # of this process alone: others may be busy
     with pytest.raises(RunError, match=r"trailing|cut short"):
         weights.read(path)
     os.truncate(path, 0)
@@ -232,7 +232,7 @@ def test_refusing_a_bomb_costs_nothing(tmp_path: Path) -> None:
     path.write_bytes(packed(b"{" + pairs + b"}"))
     with pytest.raises(RunError, match="exactly the fields"):
         weights.read(path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")

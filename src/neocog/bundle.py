@@ -380,7 +380,7 @@ def _difference(found: set[str], expected: set[str]) -> str:
 
 
 def _names(classes: tuple[str, ...]) -> str:
-    return printable(", ".join(classes))[:200]
+    return printable(", ".join(map(str, classes)))[:200]  # of a task whatever it took
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

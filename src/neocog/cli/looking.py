@@ -174,6 +174,12 @@ def filter_(
 @click.option("--target", default="", metavar="CLASS", help="What to explain.  [the answer]")
 @click.option("--layer", default="", help="Whose map grad_cam weighs.  [the last map]")
 @click.option(
+    "--mistakes",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Explain so many of the worst held-out mistakes.",
+)
+@click.option(
     "--trace",
     metavar="LAYER:C,Y,X",
     help="Print the arithmetic of this activation, and the way from it to the pixels.",

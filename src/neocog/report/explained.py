@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Dreamt", "Explained", "Hiding", "Scrambled", "Sheet", "Whole", "WhyMap", "page"]
+__all__ = ["Explained", "Hiding", "Scrambled", "Sheet", "Whole", "WhyMap", "page"]
 
 _LARGEST = 320
 """Longest side of a picture in pixels."""
@@ -59,7 +59,7 @@ class Hiding:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sheet:
-    """Feature maps or kernels as one picture."""
+    """Feature maps as one picture."""
 
     pixels: NDArray[np.uint8]
     """H×W or H×W×C."""
@@ -67,18 +67,6 @@ class Sheet:
     """What it shows."""
     caption: str
     """What to look at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Dreamt:
-    """A picture that was made to excite."""
-
-    pixels: NDArray[np.uint8]
-    """H×W×C."""
-    title: str
-    """The class, or the channel."""
-    detail: str = ""
-    """How much it excites."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +117,6 @@ class Whole:
     """For people."""
     facts: tuple[tuple[str, str], ...] = ()
     """Names and values worth seeing at once."""
-    kernels: tuple[Sheet, ...] = ()
-    """Of its first layer."""
-    dreams: tuple[Dreamt, ...] = ()
-    """What excites its classes most."""
     scrambled: tuple[Scrambled, ...] = ()
     """Whether the maps depend on what it has learnt."""
     remarks: tuple[str, ...] = ()
@@ -156,7 +140,8 @@ def page(pictures: Sequence[Explained], whole: Whole) -> html.Page:
     for one in pictures:
         found = [make(one) for make in _OF_ONE]
         sections += [_titled(part, "" if alone else one.name) for part in found if part]
-    sections += [part for make in _OF_ALL if (part := make(whole))]
+    if checked := _sane(whole):
+        sections.append(checked)
     names = words.count(len(pictures), "picture")
     return html.Page(
         kind="explanation",
@@ -314,32 +299,6 @@ _OF_ONE = (_answer, _why, _hiding, _steady, _features, _traced)
 """Sections about a picture, in the order of the page."""
 
 
-def _kernels(whole: Whole) -> html.Section | None:
-    if not whole.kernels:
-        return None
-    blocks = tuple(_sheet(made) for made in whole.kernels)
-    return html.Section(title="What the first layer looks for", blocks=blocks)
-
-
-def _dreams(whole: Whole) -> html.Section | None:
-    """Pictures that were made to excite."""
-    if not whole.dreams:
-        return None
-    items = tuple(
-        html.Picture(
-            image=html.data_uri(enlarged(made.pixels), longest=_LARGEST),
-            alt=f"A picture that was made to excite {made.title}",
-            title=made.title,
-            detail=made.detail,
-            crisp=max(made.pixels.shape[:2]) <= 64,
-        )
-        for made in whole.dreams
-    )
-    lead = "Pictures that were made from noise, so that the network answers as strongly as it can. "
-    lead += "They show what it reacts to, which need not look like the thing."
-    return html.Section(title="What excites it", lead=lead, blocks=(html.Pictures(items=items),))
-
-
 def _sane(whole: Whole) -> html.Section | None:
     """Whether maps change when what the network has learnt is destroyed."""
     if not whole.scrambled:
@@ -362,7 +321,3 @@ def _sane(whole: Whole) -> html.Section | None:
     lead = "Weights are scrambled layer by layer, the last one first. A map that hardly changes "
     lead += "(1: not at all) shows the picture rather than what was learnt (Adebayo et al. 2018)."
     return html.Section(title="Can the maps be trusted", lead=lead, blocks=(table,))
-
-
-_OF_ALL = (_kernels, _dreams, _sane)
-"""Sections about the network."""

@@ -24,8 +24,10 @@ def checked(
         class_weights: one for each class.
 
     Raises:
-        ConfigError: repeated names, ε out of range, or weights that do not fit.
+        ConfigError: repeated names or none, ε out of range, or weights that do not fit.
     """
+    if not all(isinstance(one, str) for one in classes):
+        raise ConfigError(f"expected the names of classes, got {list(classes)!r:.80}")
     if not classes or len(set(classes)) != len(classes):
         raise ConfigError(f"expected classes with different names, got {list(classes)}")
     if not 0 <= label_smoothing < 1:

@@ -40,6 +40,8 @@ class Asked:
     """A class; empty: what is answered."""
     layer: str = ""
     """Whose map is weighed by methods that take one; empty: the last map."""
+    mistakes: int = 0
+    """Held-out samples that are answered wrongly, the worst first, beside the images."""
     trace: str | None = None
     """An activation, as `spots.activation` reads it."""
     weight: str | None = None
@@ -68,10 +70,12 @@ def explain(path: Path, images: Sequence[str], asked: Asked, *, console: Console
         ConfigError: something that does not exist, or does not fit the run.
         DataError: a folder without images.
     """
-    if not images:
+    if not images and not asked.mistakes:
         return _inside(path, asked, console)
     if asked.minutes is not None:
         raise ConfigError("--minutes is for the page about the network", "leave the images out")
+    if asked.mistakes and (asked.trace is not None or asked.weight is not None):
+        raise ConfigError("--trace and --weight are about images", "name them, without --mistakes")
     if asked.trace is None and asked.weight is None:
         from neocog.verbs.pictures import page
 

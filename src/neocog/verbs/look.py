@@ -35,6 +35,8 @@ __all__ = ["Look"]
 
 _TOGETHER = 64
 """Pictures in a pass."""
+_PACED = 16
+"""Pictures that tell how long one takes."""
 _LAYERS, _CHANNELS, _PATCHES = 4, 6, 8
 """Layers, channels of each, and patches of each whose excitement is shown."""
 _DREAMS, _STEPS = 12, 160
@@ -90,7 +92,7 @@ class Look:
 
     def pace(self) -> float:
         """Seconds for one picture."""
-        ids = self.ids(self.part, _TOGETHER)
+        ids = self.ids(self.part, _PACED)
         x = self.prepared(ids)
         with torch.no_grad():
             self.network(x[:2])

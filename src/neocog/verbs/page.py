@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-POINTS = 400
-"""Pictures of the embedding, at most."""
-NEEDED = 6.0
-"""Seconds that it may take on a slow machine."""
+FEWEST, POINTS = 30, 400
+"""Pictures of the embedding: fewer say nothing, more make the report late."""
+SECONDS = 3.0
+"""What they may take, about; as long again goes to laying them out."""
 
 
 def write(
@@ -105,9 +105,10 @@ def _looked(run: Run, job: Job, part: str, found: Scored) -> dict[str, Any]:
         with contextlib.suppress(NeocogError):  # a network without kernels has none to show
             shown["kernels"] = look.kernels()
         # A run that has a time to keep gets no more than it has left.
-        if job.ends is None or time.monotonic() + NEEDED < job.ends:
+        if job.ends is None or time.monotonic() + 3 * SECONDS < job.ends:
+            most = int(min(POINTS, SECONDS / look.pace()))
             with contextlib.suppress(NeocogError):  # another task, or too few pictures
-                shown["points"] = look.points(POINTS)
+                shown["points"] = look.points(most) if most >= FEWEST else None
     return shown
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from neocog import html, machine, plots
+from neocog import html, machine, plots, tasks
 from neocog.errors import ConfigError, NeocogError
 from neocog.explain.look.maps import feature_maps, map_tiles
 from neocog.explain.look.sheets import sheet
@@ -32,7 +33,7 @@ from neocog.verbs.tracer import traced
 from neocog.verbs.why import chosen_methods, output_named, reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -84,9 +85,10 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
     if asked.target:
         output_named(asked.target, run.bundle.classes)
     files = [file for file, _ in expanded(images)]
-    if len(files) > MOST:
+    count = len(files) + asked.mistakes
+    if count > MOST:
         raise ConfigError(
-            f"a page shows at most {MOST} pictures, found {len(files)}",
+            f"a page shows at most {MOST} pictures, found {count}",
             "name fewer, or call it several times with other --out",
         )
     folder = asked.out or path / "explained"
@@ -94,14 +96,14 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
     found: list[dict[str, Any]] = []
     whole = _Whole(run)
     predictor = run.predictor(machine.device_named(asked.device))
-    with contextlib.closing(run.answers(files, device=asked.device)) as answers, memory_kept():
+    with contextlib.closing(_answered(run, files, asked)) as answers, memory_kept():
         for entry, sample in answers:
             if sample is None:
                 found.append(entry)
                 continue
             one = _Picture(run, predictor, entry, sample, asked, methods)
             made = one.reasons(console)
-            shown.append(one.explained(made, _NUMBERS // len(files)))
+            shown.append(one.explained(made, _NUMBERS // count))
             whole.take(made)
             found.append(one.told(made, one.write(made, folder)))
     console.done()
@@ -112,6 +114,46 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
         values["page"] = str(where)
         lines.append(f"page: {where}")
     return Result(json=values, lines=lines)
+
+
+def _answered(
+    run: Run, files: Sequence[str], asked: Asked
+) -> Generator[tuple[dict[str, Any], Tensor | None]]:
+    """Answers for files, and then for the worst mistakes, which also have a `truth`."""
+    with contextlib.closing(run.answers(files, device=asked.device)) as found:
+        yield from found
+    if asked.mistakes:
+        yield from _mistaken(run, asked)
+
+
+def _mistaken(run: Run, asked: Asked) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """The held-out samples with the largest loss that are answered wrongly.
+
+    Raises:
+        RunError: the run's data has changed.
+        ConfigError: nothing was held out, or nothing of it is answered wrongly.
+    """
+    data, task = run.data(), tasks.build(run.bundle.task)
+    part = next((name for name in ("test", "val") if name in data.splits), "")
+    if not part or data.whole:
+        raise ConfigError("this run has no held-out mistakes to explain", "name images")
+    device = machine.device_named(asked.device)
+    losses = run.score(data, part, device)[1].losses
+    order = data.splits[part][losses.argsort(descending=True, stable=True)]
+    predictor, count = run.predictor(device), 0
+    for some in torch.split(order, 64):
+        raw = data.images.gather(some, data.size)
+        with torch.no_grad():
+            answers = task.answer(predictor(raw.to(device)).cpu())
+        truths = task.truth(data.targets[some])
+        for row, (answer, truth) in enumerate(zip(answers, truths, strict=True)):
+            if answer["label"] != truth:
+                yield {"path": data.names[int(some[row])], "truth": truth, **answer}, raw[row]
+                count += 1
+            if count == asked.mistakes:
+                return
+    if not count:
+        raise ConfigError("this run makes no held-out mistakes", "name images")
 
 
 class _Whole:
@@ -225,6 +267,7 @@ class _Picture:
             name=str(self.entry["path"]),
             picture=self.pixels,
             answers=self.answers,
+            truth=self.entry.get("truth"),
             target=self.label,
             maps=tuple(_map(one) for one in found.maps),
             hiding=tuple(self._hiding(found)),
