@@ -137,6 +137,18 @@ def test_hiding_what_is_named_changes_the_answer(
     assert 0 < one["hidden"]["share"] < 1
 
 
+def test_pictures_of_one_name_have_maps_of_their_own(
+    run: Run, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "digit.png").write_bytes(picture.read_bytes())
+    words = ("explain", run.path, tmp_path / "a", tmp_path / "b", "--method", "grad_cam")
+    told = call(capsys, *words, "--out", tmp_path / "why")
+    files = [one["maps"]["grad_cam"]["file"] for one in told["images"]]
+    assert [Path(one).name for one in files] == ["digit-grad_cam.png", "digit-2-grad_cam.png"]
+
+
 def test_another_class_can_be_asked_about(
     run: Run, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,8 +90,15 @@ def test_the_page_says_what_it_was_given() -> None:
 def test_several_pictures_stand_one_after_the_other() -> None:
     text = html.render(page([explained("a.png"), explained("b.png")], WHOLE))
     found = headings(text)
-    assert found[:2] == ["a.png: the answer", "a.png: why this answer"]
-    assert found.index("b.png: the answer") == 6
+    assert found == ["a.png: cat", "b.png: cat", "Can the maps be trusted"]
+    inner = re.findall(r"<h3 id=[^>]*>(.*?)</h3>", text)
+    assert inner == 2 * [
+        *("Why this answer", "What decides it", "Does it hold still"),
+        *("What the layers see", "From a number to the pixels"),
+    ]
+    contents = re.search(r"<nav.*?</nav>", text, re.DOTALL)
+    assert contents is not None
+    assert contents[0].count("<li>") == 3
     assert text.count("data-tracer>") == 2
     ids = [attrs["id"] for _, attrs in read(text).tags if "id" in attrs]
     assert len(ids) == len(set(ids))

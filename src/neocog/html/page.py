@@ -34,6 +34,8 @@ class Section:
     """The finding in words, before the blocks."""
     blocks: tuple[Block, ...] = ()
     """In reading order; small figures stand side by side."""
+    inner: bool = False
+    """A part of the section before it: its heading is a smaller one, and not in the contents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

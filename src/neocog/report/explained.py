@@ -5,7 +5,7 @@ Takes plain nouns: numbers, pixels and finished figures, wherever they come from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from neocog import __version__, html
@@ -138,8 +138,10 @@ def page(pictures: Sequence[Explained], whole: Whole) -> html.Page:
     first, alone = pictures[0], len(pictures) == 1
     sections = []
     for one in pictures:
-        found = [make(one) for make in _OF_ONE]
-        sections += [_titled(part, "" if alone else one.name) for part in found if part]
+        head, *others = [part for make in _OF_ONE if (part := make(one))]
+        if not alone:
+            head = replace(head, title=f"{one.name}: {one.answers[0][0]}")
+        sections += [head, *(replace(part, inner=not alone) for part in others)]
     if checked := _sane(whole):
         sections.append(checked)
     names = words.count(len(pictures), "picture")
@@ -153,12 +155,6 @@ def page(pictures: Sequence[Explained], whole: Whole) -> html.Page:
         sections=tuple(sections),
         footer=f"Made by neocog {__version__}. This file needs nothing else and opens offline.",
     )
-
-
-def _titled(section: html.Section, name: str) -> html.Section:
-    """The section, which says what picture it is about where there are several."""
-    title = f"{name}: {section.title[:1].lower()}{section.title[1:]}" if name else section.title
-    return html.Section(title=title, lead=section.lead, blocks=section.blocks)
 
 
 def _headline(one: Explained) -> html.Headline:
@@ -210,8 +206,7 @@ def _why(one: Explained) -> html.Section | None:
     target = one.target or one.answers[0][0]
     figures = []
     for made in one.maps:
-        name = made.name[:1].upper() + made.name[1:]
-        parts = [f"{name}: {made.description}", _sum(made.gap), made.note]
+        parts = [f"{made.name}: {made.description}", _sum(made.gap), made.note]
         figures.append(
             _figure(
                 why_overlay(one.picture, made.values),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 from pathlib import Path
@@ -94,7 +95,7 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
     folder = asked.out or path / "explained"
     shown: list[Explained] = []
     found: list[dict[str, Any]] = []
-    whole = _Whole(run)
+    whole, names = _Whole(run), set[str]()
     predictor = run.predictor(machine.device_named(asked.device))
     with contextlib.closing(_answered(run, files, asked)) as answers, memory_kept():
         for entry, sample in answers:
@@ -105,7 +106,7 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
             made = one.reasons(console)
             shown.append(one.explained(made, _NUMBERS // count))
             whole.take(made)
-            found.append(one.told(made, one.write(made, folder)))
+            found.append(one.told(made, one.write(made, folder, names)))
     console.done()
     lines = list(_lines(found))
     values: dict[str, Any] = {"run": str(path), "images": found, "page": None}
@@ -171,7 +172,7 @@ class _Whole:
         """Of the first picture that has it."""
         for name, one in found.sanity.items():
             made = Scrambled(
-                method=name.replace("_", " "), layers=one.layers, similarity=one.similarity
+                method=METHODS[name].title, layers=one.layers, similarity=one.similarity
             )
             self.scrambled.setdefault(name, made)
 
@@ -264,7 +265,7 @@ class _Picture:
         except NeocogError as error:
             remarks.append(f"activations to click through: {error.message}")
         return Explained(
-            name=str(self.entry["path"]),
+            name=_short(str(self.entry["path"])),
             picture=self.pixels,
             answers=self.answers,
             truth=self.entry.get("truth"),
@@ -337,9 +338,18 @@ class _Picture:
             alt=f"The probability of {self.label} over the amount of each change.",
         )
 
-    def write(self, found: Reasons, folder: Path) -> dict[str, str]:
-        """Each map as a PNG: method → path."""
-        stem = re.sub(r"[^\w.-]+", "-", Path(str(self.entry["path"])).stem) or "picture"
+    def write(self, found: Reasons, folder: Path, names: set[str]) -> dict[str, str]:
+        """Each map as a PNG: method → path.
+
+        Args:
+            found: with the maps.
+            folder: where they go.
+            names: those of earlier pictures, none of which is written over.
+        """
+        name = re.sub(r"[^\w.-]+", "-", Path(str(self.entry["path"])).stem) or "picture"
+        numbered = (f"{name}-{at}" for at in itertools.count(2))
+        stem = next(one for one in itertools.chain([name], numbered) if one.lower() not in names)
+        names.add(stem.lower())
         files = {}
         for one in found.maps:
             image = why_overlay(self.pixels, one.values[0].numpy())
@@ -373,6 +383,15 @@ class _Picture:
         return {**known, "target": self.label, "maps": maps, **parts}
 
 
+def _short(path: str) -> str:
+    """The file and its folder.
+
+    >>> _short("/home/me/photos/cat/001.jpg"), _short("sounds.npz[3]")
+    ('cat/001.jpg', 'sounds.npz[3]')
+    """
+    return "/".join(Path(path).parts[-2:])
+
+
 def _answers(entry: dict[str, Any]) -> tuple[tuple[str, float], ...]:
     """Labels and probabilities, the most probable first; of masks shares of the picture.
 
@@ -392,7 +411,7 @@ def _answers(entry: dict[str, Any]) -> tuple[tuple[str, float], ...]:
 def _map(one: Attribution) -> WhyMap:
     share = one.gap_share
     return WhyMap(
-        name=one.method.replace("_", " "),
+        name=METHODS[one.method].title,
         description=METHODS[one.method].description,
         values=one.values[0].numpy(),
         gap=None if share is None or not math.isfinite(float(share[0])) else float(share[0]),
@@ -435,8 +454,10 @@ def _lines(found: Sequence[dict[str, Any]]) -> Iterator[str]:
         share = one.get("probability")
         sure = "" if share is None else f"  {100 * share:.1f} %"
         yield f"{one['path']}  {one['label']}{sure}"
-        for part, said in (("hidden", "hide"), ("seen", "show")):
-            told = one[part]
-            if told and told["found"]:
-                what = f"it becomes {told['answer']}" if part == "hidden" else "it stays"
-                yield f"  {said} {100 * told['share']:.0f} % of the picture, and {what}"
+        hidden, seen = one["hidden"], one["seen"]
+        if hidden and hidden["found"]:
+            yield f"  hide {100 * hidden['share']:.0f} % of it, and it becomes {hidden['answer']}"
+        if seen and seen["found"] and seen["share"]:
+            yield f"  show {100 * seen['share']:.0f} % of it, and it stays {seen['answer']}"
+        elif seen and seen["found"]:
+            yield "  hide all of it, and it stays: that is the answer to nothing"

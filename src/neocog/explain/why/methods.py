@@ -45,6 +45,8 @@ class Run(Protocol):
 class Method:
     """A way to explain an answer."""
 
+    title: str
+    """As people call it."""
     run: Run
     """The method with its usual settings."""
     description: str
@@ -57,18 +59,21 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "input_gradient": Method(
+        title="Input gradient",
         run=lambda module, x, target, *, layer, seed, progress: input_gradient(
             module, x, target, seed=seed
         ),
         description="How the answer changes with each pixel: the gradient at the picture.",
     ),
     "smooth_gradient": Method(
+        title="SmoothGrad",
         run=lambda module, x, target, *, layer, seed, progress: smooth_gradient(
             module, x, target, seed=seed, progress=progress
         ),
-        description="The mean gradient over noisy copies of the picture (SmoothGrad).",
+        description="The mean gradient over noisy copies of the picture.",
     ),
     "integrated_gradients": Method(
+        title="Integrated gradients",
         run=lambda module, x, target, *, layer, seed, progress: integrated_gradients(
             module, x, target, seed=seed, progress=progress
         ),
@@ -76,12 +81,14 @@ METHODS: dict[str, Method] = {
         complete=True,
     ),
     "guided_backprop": Method(
+        title="Guided backprop",
         run=lambda module, x, target, *, layer, seed, progress: guided_backprop(
             module, x, target, seed=seed
         ),
         description="The gradient, of which every ReLU passes on only what is above zero.",
     ),
     "grad_cam": Method(
+        title="Grad-CAM",
         run=lambda module, x, target, *, layer, seed, progress: grad_cam(
             module, x, target, layer, seed=seed
         ),
@@ -89,13 +96,15 @@ METHODS: dict[str, Method] = {
         layer=True,
     ),
     "grad_cam_pp": Method(
+        title="Grad-CAM++",
         run=lambda module, x, target, *, layer, seed, progress: grad_cam_pp(
             module, x, target, layer, seed=seed
         ),
-        description="Grad-CAM weighed position by position, for several objects of a class.",
+        description="Channels weighed position by position, for several objects of a class.",
         layer=True,
     ),
     "occlusion": Method(
+        title="Occlusion",
         run=lambda module, x, target, *, layer, seed, progress: occlusion(
             module, x, target, seed=seed, progress=progress
         ),
