@@ -185,6 +185,7 @@ def tsne(
         ConfigError: fewer than 5 points, more than `MOST`, or not finite.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     points = _points(values, 5)
     if len(points) > MOST:
@@ -201,7 +202,11 @@ def tsne(
         learning_rate="auto",
         random_state=chance.key(seed, "t-sne"),
     )
-    places: NDArray[np.float64] = made.fit_transform(told.astype(np.float32)).astype(np.float64)
+    # With several threads, each of its thousand steps waits for the slowest; where others are at
+    # work, that is twenty times as long.
+    with threadpool_limits(1):
+        found = made.fit_transform(told.astype(np.float32))
+    places: NDArray[np.float64] = found.astype(np.float64)
     return places
 
 
