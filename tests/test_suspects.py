@@ -91,6 +91,30 @@ def test_planted_flips_come_first_and_are_counted() -> None:
     assert clean.errors < found.errors - 25
 
 
+@pytest.mark.parametrize("skill", [0.7, 1.5, 4.0])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1])
+def test_wrong_labels_are_bounded_however_weak_the_network(skill: float, share: float) -> None:
+    n, classes = 2000, 10
+    broken, bounds, counted = 0, [], []
+    for seed in range(24):
+        chance = np.random.default_rng(seed)
+        truth = chance.integers(0, classes, n)
+        logits = chance.normal(0, 1.0, (n, classes))
+        logits[np.arange(n), truth] += skill
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        labels = truth.copy()
+        wrong = chance.random(n) < share
+        labels[wrong] = (truth[wrong] + chance.integers(1, classes, wrong.sum())) % classes
+        found = suspects(p, labels)
+        broken += found.most < wrong.sum()
+        bounds.append(found.most)
+        counted.append(found.errors)
+    assert broken <= 2
+    assert np.mean(bounds) < 0.75 * np.mean(counted) or skill > 2
+    if skill > 2:  # and a good network bounds them closely
+        assert np.mean(bounds) < 1.5 * n * share + 25
+
+
 def test_a_class_without_samples_is_never_counted() -> None:
     p = np.array([[0.6, 0.3, 0.1], [0.2, 0.1, 0.7], [0.1, 0.8, 0.1]])
     found = suspects(p, [0, 0, 1])
@@ -116,5 +140,5 @@ def test_what_does_not_fit_is_refused(p: object, labels: list[int]) -> None:
 
 def test_nothing_gives_nothing() -> None:
     found = suspects(np.zeros((0, 3)), [])
-    assert found.errors == 0
+    assert found.errors == found.most == 0
     assert len(found.order) == 0

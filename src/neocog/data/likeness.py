@@ -189,9 +189,10 @@ def _glance(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mirrored, size = (torch.zeros(len(one), dtype=torch.long) for _ in range(2))
     place = torch.zeros(len(one), 2, dtype=torch.long)
     middle = 3 * SIDE // 8
-    templates = torch.stack([_template(other, middle, 0) for other in (two, two.flip(2))], 1)
+    level = _shading(middle, 0)
+    templates = torch.stack([_template(other, middle, level) for other in (two, two.flip(2))], 1)
     for side in _SIZES:
-        found, where = _correlations(_scaled(one, side), templates, middle, 0)
+        found, where = _correlations(_scaled(one, side), templates, middle, level)
         found, turned = found.max(1)
         where = where.gather(1, turned[:, None])[:, 0]
         better = found > best
@@ -208,6 +209,8 @@ def look(
     second: Tensor,
     seen: Glance,
     tell: Callable[[int], None] | None = None,
+    *,
+    stripes: bool = True,
 ) -> Tensor:
     """Likeness of pairs about where they fit: correlation without shading, P, −1…1.
 
@@ -219,6 +222,7 @@ def look(
         second: P, int64, ids.
         seen: of these pairs.
         tell: told how many more pairs are done.
+        stripes: whether what is the same all along a row or a column counts, as a horizon is.
     """
     found = torch.empty(len(first))
     for half in _SIZES:
@@ -226,18 +230,19 @@ def look(
         for some in torch.split(rows, _TOGETHER):
             one, two = thumbs[first[some]].float(), thumbs[second[some]].float()
             two = torch.where(seen.mirrored[some][:, None, None], two.flip(2), two)
-            found[some] = _look(one, two, half, seen.place[some])
+            found[some] = _look(one, two, half, seen.place[some], stripes)
             if tell:
                 tell(len(some))
     return found
 
 
-def _look(one: Tensor, two: Tensor, half: int, place: Tensor) -> Tensor:
+def _look(one: Tensor, two: Tensor, half: int, place: Tensor, stripes: bool) -> Tensor:
     """Likeness of some pairs that are turned alike, at three sizes about one and places about
     one."""
     one, two = _smooth(one), _smooth(two)
     side = 3 * SIDE // 4
-    template = _template(two, side, _SLOW)[:, None]
+    shading = _shading(side, _SLOW, stripes)
+    template = _template(two, side, shading)[:, None]
     best = torch.full((len(one),), -1.0)
     for size in (2 * half - 1, 2 * half, 2 * half + 1):
         width = min(size, side + 4)
@@ -245,27 +250,31 @@ def _look(one: Tensor, two: Tensor, half: int, place: Tensor) -> Tensor:
         down, right = (corner[:, axis, None] + torch.arange(width) for axis in (0, 1))
         scaled = _scaled(one, size)
         around = scaled[torch.arange(len(one))[:, None, None], down[:, :, None], right[:, None]]
-        found, _ = _correlations(around, template, side, _SLOW)
+        found, _ = _correlations(around, template, side, shading)
         best = torch.maximum(best, found[:, 0])
     return best
 
 
 @functools.cache
-def _shading(side: int, most: int) -> Tensor:
+def _shading(side: int, most: int, stripes: bool = True) -> Tensor:
     """Orthonormal waves that are taken away: W×side², those of which the numbers of half periods
-    down and across sum up to `most` at most; the constant alone for 0."""
-    place, number = (torch.arange(side) + 0.5) / side, torch.arange(most + 1)
+    down and across sum up to `most` at most; the constant alone for 0. Without stripes, also all
+    that do not change down or do not change across."""
+    place, number = (torch.arange(side) + 0.5) / side, torch.arange(side)
     waves = torch.cos(torch.pi * number[:, None] * place) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
-    both = waves[:, None, :, None] * waves[None, :, None, :]
-    return both[number[:, None] + number[None] <= most].flatten(1)
+    down, across = number[:, None], number[None]
+    chosen = down + across <= most
+    if not stripes:
+        chosen |= torch.minimum(down, across) == 0
+    rows, columns = chosen.nonzero(as_tuple=True)
+    return (waves[rows][:, :, None] * waves[columns][:, None, :]).flatten(1)
 
 
-def _template(pictures: Tensor, side: int, slow: int) -> Tensor:
+def _template(pictures: Tensor, side: int, shading: Tensor) -> Tensor:
     """The middle of each picture, P×side², without shading and of norm 1."""
     edge = (pictures.shape[-1] - side) // 2
     cut = pictures[:, edge : edge + side, edge : edge + side].flatten(1)
-    shading = _shading(side, slow)
     cut = cut - (cut @ shading.T) @ shading
     norm = torch.linalg.vector_norm(cut, dim=1, keepdim=True).clamp_min(_NOTHING * side)
     middle: Tensor = cut / norm
@@ -273,7 +282,7 @@ def _template(pictures: Tensor, side: int, slow: int) -> Tensor:
 
 
 def _correlations(
-    pictures: Tensor, templates: Tensor, side: int, slow: int
+    pictures: Tensor, templates: Tensor, side: int, shading: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The greatest correlation of each template with a window of its picture, and which.
 
@@ -281,15 +290,15 @@ def _correlations(
         pictures: P×n×n.
         templates: P×T×side², as `_template` makes them.
         side: of the windows.
-        slow: of `_shading`, which is taken away from each window.
+        shading: of `_shading`, which is taken away from each window.
 
     Returns:
         P×T, and P×T: the window's number, row by row.
     """
     windows = functional.unfold(pictures[:, None], side)
-    shading = (_shading(side, slow) @ windows).square_().sum(1)
+    taken = (shading @ windows).square_().sum(1)
     found = torch.bmm(templates, windows)
-    power = windows.square_().sum(1) - shading
+    power = windows.square_().sum(1) - taken
     found /= power.clamp_min((_NOTHING * side) ** 2).sqrt_()[:, None]
     best = found.max(2)
     return best.values, best.indices

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Audited", "Double", "Doubt", "Face", "build", "doubles", "doubts", "write"]
 
 
+TRUSTED = 0.9
+"""Share of the labels that networks agree with, from which on they may count wrong ones."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
     """A sample as it is shown."""
@@ -55,6 +59,8 @@ class Double:
     """1 for equal pixels."""
     exact: bool
     """Whether they are equal."""
+    certain: bool
+    """Whether two labels of them cannot both be right."""
     mirrored: bool
     """Whether one is the other's mirror image."""
 
@@ -121,16 +127,24 @@ def _subtitle(told: Mapping[str, Any]) -> str:
 
 
 def _headline(told: Mapping[str, Any]) -> html.Headline | None:
-    """How many labels look wrong; where none were judged, how many copies cross parts."""
+    """How many labels are wrong at most; where networks are too weak to tell, how many labels they
+    agree with; where none were judged, how many copies cross parts."""
     errors = told["estimated_errors"]
     if errors is None:
         leaks = sum(told["duplicates"]["across"].values())
         return html.Headline(number=f"{leaks:,}", words="pictures have a copy in another part")
+    agreed = words.percent(told["agreement"])
+    judges = f"{told['folds']} networks, each asked only about pictures that it had not seen"
+    if told["agreement"] < TRUSTED:
+        return html.Headline(
+            number=agreed,
+            words=f"of the labels are what {judges}, would say. They are wrong too often "
+            "themselves to count wrong labels: among the first doubtful ones below are some",
+        )
     return html.Headline(
-        number=f"≤\u00a0{errors:,.0f}",
-        words=f"labels look wrong to {told['folds']} networks, each asked only about pictures that "
-        f"it had not seen. They agree with {words.percent(told['agreement'])} of all labels: the "
-        "less that is, the more of these are their own mistakes",
+        number=f"≤\u00a0{errors:,}",
+        words=f"labels are wrong, if they are wrong by chance, say {judges}. They agree with "
+        f"{agreed} of all labels",
     )
 
 
@@ -183,6 +197,10 @@ def doubles(pairs: tuple[Double, ...], told: Mapping[str, Any]) -> html.Section 
     )
 
 
+_CERTAIN = "The same picture with two labels: one is wrong."
+_ALIKE = "Much alike, with two labels: if it is the same picture, one is wrong."
+
+
 def _strip(pair: Double) -> html.Strip:
     one, two = pair.faces
     labels = one.label if one.label == two.label else f"{one.label} and {two.label}"
@@ -191,7 +209,7 @@ def _strip(pair: Double) -> html.Strip:
     return html.Strip(
         title=labels or parts,
         detail=", ".join([kind, parts, *(["mirrored"] if pair.mirrored else [])]),
-        remark="" if one.label == two.label else "The same picture with two labels: one is wrong.",
+        remark="" if one.label == two.label else _CERTAIN if pair.certain else _ALIKE,
         images=tuple(html.data_uri(face.picture, longest=224) for face in pair.faces),
         captions=tuple(f"{face.part}: {face.name}" for face in pair.faces),
         alts=tuple(f"{face.name}, labelled {face.label}" for face in pair.faces),
@@ -239,8 +257,9 @@ def _how(told: Mapping[str, Any]) -> html.Section:
     if told["folds"]:
         lines.append(
             f"Labels: {told['folds']} networks ({told['model']}), each trained without one fold, "
-            "copies kept in one fold; ranked by how unlikely the label is, counted by confident "
-            "learning (Northcutt et al. 2021, arXiv 1911.00068)."
+            "copies kept in one fold; ranked by how unlikely the label is. How many are wrong "
+            "at most: wrong labels drawn by chance are as likely to the networks as classes that a "
+            "picture is not of, and labels so unlikely are no fewer (Blanchard et al. 2010)."
         )
     lines.append(f"It took {told['seconds']:.0f} s.")
     return html.Section(title="How this was found", blocks=(html.Lines(items=tuple(lines)),))

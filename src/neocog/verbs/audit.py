@@ -22,7 +22,7 @@ from neocog.geometry import noun
 from neocog.metrics.suspects import suspects
 from neocog.report import audited
 from neocog.verbs import folds as out_of_fold
-from neocog.verbs.doubts import Judged, Suspect, conflicts, ranked
+from neocog.verbs.doubts import CERTAIN, Judged, Suspect, conflicts, ranked
 from neocog.verbs.result import Result
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ def _remarks(data: Dataset, doubles: Copies) -> list[str]:
     found = []
     for pair, number in doubles.across.items():
         one, two = pair.split("/")
-        plural = "pictures" if number != 1 else "picture"
-        found.append(f"{number:,} {plural} of {two} have a copy in {one}: its score flatters")
+        plural = "pictures of {} have" if number != 1 else "picture of {} has"
+        found.append(f"{number:,} {plural.format(two)} a copy in {one}: its score flatters")
     if data.kind == "class":
         counts = {part: data.class_counts(ids) for part, ids in data.splits.items()}
         for k, name in enumerate(data.classes):
@@ -249,7 +249,7 @@ def _json(
             }
             for rank, one in enumerate(found[:TOLD], 1)
         ],
-        "estimated_errors": round(told.judged.errors, 1) if told else None,
+        "estimated_errors": round(told.judged.most) if told else None,
         "confident_errors": counted if told else None,
         "agreement": _agreement(data, told) if told else None,
         "classes": _classes(data, told) if data.kind == "class" else [],
@@ -288,12 +288,13 @@ def _lines(
     ]
     lines += [f"note: {one}" for one in json["remarks"]]
     if json["conflicts"]:
-        lines.append(f"{json['conflicts']:,} copies contradict the label of the other")
+        plural = "pictures have" if json["conflicts"] != 1 else "picture has"
+        lines.append(f"{json['conflicts']:,} {plural} a copy with another label")
     if json["estimated_errors"] is not None:
         lines.append(
-            f"labels: at most some {json['estimated_errors']:,.0f} of {len(found):,} look wrong to "
-            f"{json['folds']} networks ({json['model']}) that had not seen them and agree with "
-            f"{100 * json['agreement']:.1f} % of all"
+            f"labels: {json['folds']} networks ({json['model']}), each asked about pictures that "
+            f"it had not seen, agree with {100 * json['agreement']:.1f} % of {len(found):,}; if "
+            f"wrong ones are wrong by chance, no more than {json['estimated_errors']:,} are"
         )
     if found:
         lines.append("most suspicious first:")
@@ -351,9 +352,14 @@ def shown(
             label=label,
         )
 
-    def sort(pair: Pair) -> tuple[bool, bool, float]:
+    def sort(pair: Pair) -> tuple[bool, bool, bool, float]:
         other = data.kind == "class" and bool(data.targets[pair.first] != data.targets[pair.second])
-        return (not other, parts[pair.first] == parts[pair.second], -pair.likeness)
+        return (
+            not (other and pair.likeness >= CERTAIN),
+            not other,
+            parts[pair.first] == parts[pair.second],
+            -pair.likeness,
+        )
 
     estimate = json["estimated_errors"]
     most = SHOWN if estimate is None else int(min(SHOWN, max(12, 1.5 * estimate)))
@@ -373,6 +379,7 @@ def shown(
                 faces=(face(one.first), face(one.second)),
                 likeness=one.likeness,
                 exact=one.kind == "exact",
+                certain=one.likeness >= CERTAIN,
                 mirrored=one.mirrored,
             )
             for one in sorted(doubles.pairs, key=sort)[:SHOWN]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neocog.data.near import Copies, copies
+from neocog.data.near import Copies, copies, together
 from neocog.metrics.suspects import suspects
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from neocog.metrics.suspects import Suspects
     from neocog.verbs.console import Console
 
-__all__ = ["Judged", "Suspect", "conflicts", "ranked", "suspects_of"]
+__all__ = ["CERTAIN", "Judged", "Suspect", "conflicts", "ranked", "suspects_of"]
+
+CERTAIN = 0.96
+"""Likeness of two pictures from which on they are taken for one, so that two labels of them cannot
+both be right. Below it two pictures of one series are found, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +100,22 @@ def suspects_of(
 def conflicts(data: Dataset, doubles: Copies, of: set[int] | None = None) -> list[Suspect]:
     """Copies of one picture with two labels: one of them is wrong, of more than two the minority.
 
+    Only pairs that are `CERTAIN` count.
+
     Args:
         data: of classes.
         doubles: its copies.
         of: ids that are asked about; None: all.
     """
     labels = data.targets
+    pairs = [one for one in doubles.pairs if one.likeness >= CERTAIN]
     votes: dict[int, list[int]] = {}
-    for cluster in doubles.clusters:
+    for cluster in together(pairs):
         kinds = torch.bincount(labels[list(cluster)], minlength=len(data.classes)).tolist()
         for one in cluster:
             votes[one] = kinds
     found: dict[int, Suspect] = {}
-    for pair in doubles.pairs:
+    for pair in pairs:
         a, b = pair.first, pair.second
         if labels[a] == labels[b]:
             continue

@@ -19,6 +19,7 @@ import torch
 from neocog import chance, machine, recipes, tasks, usual
 from neocog.data.batches import eval_batches
 from neocog.engine import loop
+from neocog.engine.budget import WRITE
 from neocog.engine.evaluate import evaluating, together
 from neocog.engine.job import length, plain
 from neocog.layers import Predictor
@@ -42,7 +43,12 @@ LEAST_SIDE = 24
 WORTH_TUNING = 5000
 """Pictures from which on it pays to find out which arithmetic is fastest."""
 SHARE = 0.9
-"""Share of the time left that training may take; the rest is for answering and the page."""
+"""Share of the first network's time that training may take; the rest is for answering. Later ones
+go by how long that took."""
+REST = 0.01
+"""Share of the time left that is kept for the page, with at least a second."""
+LEAST = 2.0
+"""Seconds that a network trains at least, reading and measuring included, though the time is up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,7 @@ def answers(
     found = np.zeros((len(ids) + len(extra), classes))
     device = machine.device_named(recipe.engine.device)
     choice = plain(recipe.engine, device)
+    beyond: float | None = None
     for fold in range(folds):
         held = parts == fold
         mine = dataclasses.replace(data, splits={"train": torch.from_numpy(ids[~held])})
@@ -136,7 +143,8 @@ def answers(
         engine = recipe.engine
         if ends is not None:
             now = time.monotonic()
-            until = now + SHARE * max(1.0, ends - now) / (folds - fold)
+            trained = now + _training(ends - now, folds - fold, beyond)
+            until = trained + WRITE  # which the engine keeps back, and nothing is written here
             minutes = max(0.01, (until - now) / 60)
             engine = dataclasses.replace(engine, minutes=minutes, epochs=None)
         resolved = recipes.resolve(dataclasses.replace(recipe, engine=engine), mine)
@@ -150,10 +158,29 @@ def answers(
         asked = np.concatenate((ids[held], extra))
         share = np.where(rows < len(ids), 1.0, 1.0 / folds)[:, None]
         found[rows] += share * _ask(prepared.job, data, asked)
+        if until is not None:
+            over = time.monotonic() - (until - WRITE)
+            beyond = over if beyond is None else max(beyond, over)
     console.done()
     return Answers(
         ids=np.concatenate((ids, extra)), probabilities=found, folds=folds, model=recipe.model
     )
+
+
+def _training(left: float, networks: int, beyond: float | None) -> float:
+    """Seconds that the next network may train.
+
+    Args:
+        left: seconds until all must be over.
+        networks: how many are still to be trained.
+        beyond: how much later than its training was to end one was done, at most, or earlier,
+            below 0. None: not known yet.
+
+    >>> round(_training(1000.0, 5, None), 1), _training(200.0, 1, 8.0), _training(1.0, 1, 8.0)
+    (178.2, 190.0, 2.0)
+    """
+    each = (left - max(1.0, REST * left)) / networks
+    return max(LEAST, SHARE * each if beyond is None else each - beyond)
 
 
 def _train(job: Job, what: str, console: Console) -> None:

@@ -16,7 +16,7 @@ from neocog.analysis.maps import last_map, named_map, run_name
 from neocog.analysis.trace import TraceError, trace
 from neocog.errors import ConfigError
 from neocog.explain.why.attribution import Attribution
-from neocog.explain.why.probe import BATCH, parts, probing, slopes
+from neocog.explain.why.probe import fitting, parts, probing, slopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def grad_cam(
     layer: str = "",
     *,
     resize: bool = True,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
 ) -> Attribution:
     """ReLU(Σ_c w_c A_c): the channels of a map, each weighed by its mean gradient.
@@ -67,7 +67,7 @@ def grad_cam_pp(
     layer: str = "",
     *,
     resize: bool = True,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
 ) -> Attribution:
     """Grad-CAM whose channels are weighed position by position, for several objects of a class.
@@ -101,13 +101,13 @@ def _cam(
     target: Target,
     layer: str,
     resize: bool,
-    batch: int,
+    batch: int | None,
     seed: int,
 ) -> Attribution:
     values, answers = [], []
     with probing(module, x, target, seed) as probe:
         place = _place(probe.twin, probe.x, layer)
-        for part in parts(len(x), batch):
+        for part in parts(len(x), fitting(x, batch)):
             given = probe.x[part].clone().requires_grad_(True)
             numbers, captured = probe.run(given, part, (place.layer,))
             said = captured.layers[place.layer]

@@ -15,7 +15,7 @@ from neocog import chance
 from neocog.analysis.normal import normal
 from neocog.errors import ConfigError
 from neocog.explain.why.attribution import Attribution
-from neocog.explain.why.probe import BATCH, parts, probing, slopes
+from neocog.explain.why.probe import fitting, parts, probing, slopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def input_gradient(
-    module: nn.Module, x: Tensor, target: Target, *, batch: int = BATCH, seed: int = 0
+    module: nn.Module, x: Tensor, target: Target, *, batch: int | None = None, seed: int = 0
 ) -> Attribution:
     """The gradient of the answer at the picture, ∂y/∂x, with its sign.
 
@@ -48,7 +48,7 @@ def input_gradient(
         seed: of what the network draws, if it does.
     """
     with probing(module, x, target, seed) as probe:
-        found = [probe.gradient(probe.x[part], part) for part in parts(len(x), batch)]
+        found = [probe.gradient(probe.x[part], part) for part in parts(len(x), fitting(x, batch))]
         return Attribution(
             method="input_gradient",
             values=torch.cat([one for one, _ in found]).cpu(),
@@ -63,7 +63,7 @@ def smooth_gradient(
     *,
     noise: float = 0.15,
     samples: int = 32,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attribution:
@@ -90,7 +90,7 @@ def smooth_gradient(
         for row, picture in enumerate(probe.x):
             answers.append(probe.answer(picture[None], probe.rows(row, 1)))
             spread = noise * float(picture.max() - picture.min())
-            for part in parts(samples, batch):
+            for part in parts(samples, fitting(x, batch)):
                 keys = [
                     chance.key(seed, "smooth gradient", row, sample)
                     for sample in range(part.start, part.stop)
@@ -106,7 +106,7 @@ def smooth_gradient(
 
 
 def guided_backprop(
-    module: nn.Module, x: Tensor, target: Target, *, batch: int = BATCH, seed: int = 0
+    module: nn.Module, x: Tensor, target: Target, *, batch: int | None = None, seed: int = 0
 ) -> Attribution:
     """The gradient at the picture, of which every ReLU lets only the positive part through.
 
@@ -124,7 +124,7 @@ def guided_backprop(
     """
     values, answers, guided = [], [], 0
     with probing(module, x, target, seed) as probe:
-        for part in parts(len(x), batch):
+        for part in parts(len(x), fitting(x, batch)):
             given = probe.x[part].clone().requires_grad_(True)
             numbers, _ = probe.run(given, part)
             if numbers.grad_fn is not None:

@@ -16,7 +16,7 @@ from neocog.analysis.remark import times
 from neocog.errors import ConfigError
 from neocog.explain.why.fills import filling
 from neocog.explain.why.occlusion import Grid
-from neocog.explain.why.probe import BATCH, Probe, parts, probing
+from neocog.explain.why.probe import Probe, fitting, parts, probing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def must_be_hidden(
     guide: Tensor | None = None,
     fill: Fill = "blur",
     limit: float = 1.0,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Parts:
@@ -82,7 +82,7 @@ def must_be_hidden(
         seed: of what the network draws, if it does.
         progress: told how many variants were tried, and the most that there can be.
     """
-    search = _Search(hide=True, limit=limit, batch=batch, progress=progress)
+    search = _Search(hide=True, limit=limit, batch=fitting(picture, batch), progress=progress)
     return _asked(search, module, picture, segments, side, guide, fill, seed)
 
 
@@ -95,7 +95,7 @@ def must_be_seen(
     guide: Tensor | None = None,
     fill: Fill = "blur",
     limit: float = 1.0,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Parts:
@@ -105,7 +105,7 @@ def must_be_seen(
     needed. No part at all is needed where the network answers so for a picture that is hidden
     entirely. Arguments are those of `must_be_hidden`.
     """
-    search = _Search(hide=False, limit=limit, batch=batch, progress=progress)
+    search = _Search(hide=False, limit=limit, batch=fitting(picture, batch), progress=progress)
     return _asked(search, module, picture, segments, side, guide, fill, seed)
 
 
@@ -312,12 +312,21 @@ class _Search:
             self._tell(asked)
             if not done.any():
                 break
-            # Of the parts that can be spared, the one without which it is the most certain.
+            # Those without which it is the most certain go first, as many as can go together; one
+            # alone can.
             sure = np.where(done, -leads if self.hide else leads, -np.inf)
-            chosen = choices[int(sure.argmax())]
+            order = np.argsort(-sure, kind="stable")[: int(done.sum())]
+            together = np.repeat(chosen[None], len(order), 0)
+            for row in range(len(order)):
+                together[row, members[order[: row + 1]]] = False
+            most = np.flatnonzero(self.done(asked, asked.answers(together)[0]))
+            self._tell(asked)
+            # In another batch the last bit of an answer may differ: one alone could be spared.
+            chosen = together[int(most.max()) if len(most) else 0]
         return chosen
 
     def _tell(self, asked: _Asked, *, last: bool = False) -> None:
         if self.progress is not None:
-            most = 2 + asked.count * (asked.count + 1)
-            self.progress(most if last else min(asked.passes, most), most)
+            # How many it will be nobody knows; at the end it is told how many it was.
+            most = asked.passes if last else max(8 * asked.count, asked.passes)
+            self.progress(asked.passes, most)

@@ -16,7 +16,7 @@ import torch
 from neocog.analysis.remark import times
 from neocog.errors import ConfigError, NeocogError
 from neocog.explain.why.attribution import Attribution
-from neocog.explain.why.probe import BATCH, Probe, parts, probing
+from neocog.explain.why.probe import Probe, fitting, parts, probing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def integrated_gradients(
     steps: int = STEPS,
     limit: int = LIMIT,
     tolerance: float = TOLERANCE,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attribution:
@@ -81,7 +81,7 @@ def integrated_gradients(
     with probing(module, x, target, seed) as probe:
         starts = _baseline(probe.x, baseline)
         for row, start in enumerate(starts):
-            way = _Way(probe=probe, row=row, start=start, steps=steps, batch=batch)
+            way = _Way(probe=probe, row=row, start=start, steps=steps, batch=fitting(x, batch))
 
             def tell(done: int, row: int = row) -> None:
                 if progress is not None:

@@ -14,7 +14,7 @@ import torch
 from neocog.errors import ConfigError
 from neocog.explain.why.attribution import Attribution
 from neocog.explain.why.fills import filling
-from neocog.explain.why.probe import BATCH, parts, probing
+from neocog.explain.why.probe import fitting, parts, probing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def occlusion(
     side: int | None = None,
     stride: int | None = None,
     fill: Fill = 0.0,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attribution:
@@ -69,7 +69,7 @@ def occlusion(
         for row, picture in enumerate(probe.x):
             answer = probe.answer(picture[None], probe.rows(row, 1))
             total = torch.zeros(height, width, dtype=torch.float64)
-            for part in parts(grid.count, batch):
+            for part in parts(grid.count, fitting(x, batch)):
                 masks = grid.masks(part)
                 given = torch.where(masks[:, None].to(picture.device), hidden[row], picture)
                 drop = answer - probe.answer(given, probe.rows(row, len(given)))

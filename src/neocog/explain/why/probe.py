@@ -7,6 +7,7 @@ one picture does not depend on the others in the batch.
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
     from neocog.explain.why.target import Target
 
-__all__ = ["BATCH", "Probe", "parts", "probing", "slopes"]
+__all__ = ["Probe", "fitting", "parts", "probing", "slopes"]
 
-BATCH = 16
-"""Pictures in one pass, of methods that need many: bounds what is held."""
+_MOST, _PIXELS = 16, 16 * 96 * 96
+"""Pictures in one pass, and pixels over all of them, of methods that need many: what is held grows
+with both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +115,18 @@ def slopes(numbers: Tensor, by: list[Tensor]) -> list[Tensor]:
             "logarithm or a root",
         )
     return filled
+
+
+def fitting(x: Tensor, batch: int | None = None) -> int:
+    """Pictures in one pass: those asked for, else as many as are held without trouble.
+
+    >>> import torch
+    >>> fitting(torch.zeros(1, 3, 32, 32)), fitting(torch.zeros(1, 3, 224, 224))
+    (16, 2)
+    """
+    if batch is not None:
+        return batch
+    return max(1, min(_MOST, _PIXELS // max(1, math.prod(x.shape[2:]))))
 
 
 def parts(count: int, batch: int) -> Iterator[slice]:
