@@ -25,6 +25,7 @@ from neocog.verbs.way import way
 if TYPE_CHECKING:
     from neocog.run import Run
 
+SPOT = "stages.0.0.weight[2,0,1,1]"
 PLAIN = {"precision": "fp32", "layout": "contiguous", "compile": "off", "threads": 1}
 
 
@@ -78,6 +79,13 @@ def prepared(run: Run, path: Path) -> tuple[torch.nn.Module, torch.Tensor]:
     return run.bundle.network(), torch.tensor(x[None, None], dtype=torch.float32)
 
 
+def derivative(text: str) -> float:
+    """What is said of the weight at `SPOT`."""
+    said = re.search(r"∂L/∂stages\.0\.0\.weight\[2,0,1,1\] = (\S+)", text)
+    assert said is not None
+    return float(said[1].replace("−", "-"))
+
+
 def bytes_of(root: Path) -> dict[str, str]:
     files = (one for one in sorted(root.rglob("*")) if one.is_file())
     return {str(one): hashlib.sha256(one.read_bytes()).hexdigest() for one in files}
@@ -107,7 +115,7 @@ def test_a_page_about_a_picture(
     assert found["gap"] <= 0.01
     for made in one["maps"].values():
         with Image.open(made["file"]) as drawn:
-            assert drawn.size == (8, 8)
+            assert drawn.size[0] == drawn.size[1] >= 128  # squares of the eight pixels
     # Where the gradient is steepest, by finite differences.
     place = one["maps"]["input_gradient"]["strongest"]
     network.double()
@@ -149,15 +157,50 @@ def test_pictures_of_one_name_have_maps_of_their_own(
     assert [Path(one).name for one in files] == ["digit-grad_cam.png", "digit-2-grad_cam.png"]
 
 
+def test_a_page_has_only_as_many_numbers_as_there_is_room_for(
+    run: Run,
+    picture: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("explain", run.path, picture, "--method", "grad_cam", "--out", tmp_path)
+    whole = Path(call(capsys, *words)["page"]).read_text()
+    assert "From a number to the pixels" in whole
+    for room, fits in ((len(whole.encode()) + 50_000, True), (50_000, False)):
+        monkeypatch.setattr("neocog.verbs.pictures._PAGE", room)
+        page = Path(call(capsys, *words)["page"]).read_text()
+        assert len(page.encode()) <= len(whole.encode())
+        assert ("From a number to the pixels" in page) == fits
+
+
+def test_a_page_without_time_says_what_it_lacks(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = call(capsys, "explain", run.path, "--minutes", "0.0001", "--out", tmp_path)
+    assert told["steadiness"] is None
+    assert told["embedding"] is None
+    assert told["kernels"] == "stages.0.0"  # costs nothing
+    assert {line.partition(":")[0] for line in told["missing"]} == {
+        *("embedding and exciting patches", "dreams", "changes", "landscape"),
+    }
+
+
 def test_another_class_can_be_asked_about(
     run: Run, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("explain", run.path, picture, "--method", "occlusion", "--out", tmp_path)
-    own = call(capsys, *words)["images"][0]
-    other = next(name for name in run.bundle.classes if name != own["label"])
-    asked = call(capsys, *words, "--target", other)["images"][0]
-    assert (asked["label"], asked["target"]) == (own["label"], other)
-    assert asked["maps"]["occlusion"]["sum"] != own["maps"]["occlusion"]["sum"]
+    words = ("explain", run.path, picture, "--method", "occlusion", "--out")
+    own = call(capsys, *words, tmp_path / "own")["images"][0]
+    name = next(name for name in run.bundle.classes if name != own["label"])
+    told = call(capsys, *words, tmp_path / "other", "--target", name)
+    asked = told["images"][0]
+    assert f"What speaks for {name}" in Path(told["page"]).read_text()
+    assert (asked["label"], asked["target"]) == (own["label"], name)
+    with (
+        Image.open(asked["maps"]["occlusion"]["file"]) as one,
+        Image.open(own["maps"]["occlusion"]["file"]) as other,
+    ):
+        assert one.tobytes() != other.tobytes()
 
 
 def test_the_worst_mistakes_are_explained_with_their_truth(
@@ -196,17 +239,14 @@ def test_the_arithmetic_of_an_activation(
 def test_the_gradient_of_a_weight(
     run: Run, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spot = "stages.0.0.weight[2,0,1,1]"
-    told = call(capsys, "explain", run.path, picture, "--weight", spot)
+    told = call(capsys, "explain", run.path, picture, "--weight", SPOT)
     text = told["images"][0]["weight"]
     network, x = prepared(run, picture)
     label = run.bundle.classes.index(run.predict([picture])[0]["label"])
     network.double()
     F.cross_entropy(network(x.double()), torch.tensor([label])).backward()
     gradient = float(network.get_submodule("stages.0.0").weight.grad[2, 0, 1, 1])
-    said = re.search(r"∂L/∂stages\.0\.0\.weight\[2,0,1,1\] = (\S+)", text)
-    assert said is not None
-    assert float(said[1].replace("−", "-")) == pytest.approx(gradient, rel=2e-3, abs=1e-12)
+    assert derivative(text) == pytest.approx(gradient, rel=2e-3, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +262,9 @@ def test_the_gradient_of_a_weight(
         (("--weight", "stages.0.0.weights"), 2, "did you mean 'stages.0.0.weight'"),
         (("--weight", "stages.0.0.weight[99,0,0,0]"), 2, "expected an element"),
         (("--minutes", "1"), 2, "--minutes is for the page about the network"),
+        (("--trace", "stages.0.0:0,0,0", "--method", "all"), 2, "--method is about the page"),
+        (("--weight", SPOT, "--mistakes", "2"), 2, "--mistakes is about the page"),
+        (("--trace", "stages.0.0:0,0,0", "--target", "3"), 2, "--target is about the page"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_a_hint(
@@ -350,6 +393,19 @@ def test_numbers_are_traced_but_have_no_page(
     assert (code, "answers with numbers" in said) == (2, True)
     told = call(capsys, "explain", made.path, path, "--trace", "stages.0.0:0,0,0")
     assert "the network computed" in told["images"][0]["trace"]
+    # The loss is the run's own, to a truth that is told: (z − goal)² in standard deviations.
+    code, said = refused(capsys, monkeypatch, "explain", made.path, path, "--weight", SPOT)
+    assert (code, "as the truth, found ''" in said) == (2, True)
+    words = ("explain", made.path, path, "--weight", SPOT, "--target", "100")
+    text = call(capsys, *words)["images"][0]["weight"]
+    network, x = prepared(made, path)
+    network.double()
+    outputs = network(x.double())
+    units = made.bundle.task.args
+    goal = (100 - units["mean"][0]) / units["std"][0]
+    ((outputs - goal) ** 2).mean().backward()
+    gradient = float(network.get_submodule("stages.0.0").weight.grad[2, 0, 1, 1])
+    assert derivative(text) == pytest.approx(gradient, rel=2e-3, abs=1e-12)
 
 
 def test_a_run_that_is_not_finished_is_refused(

@@ -57,6 +57,14 @@ def test_a_known_temperature_is_found(scale: float, kind: type) -> None:
     assert found.reason == ""
 
 
+def test_a_temperature_at_its_bound_says_so() -> None:
+    logits, truth = world(2000, 5, seed=3)
+    found = temperature.fit(logits * 1000, truth)
+    assert found.value == pytest.approx(temperature.LIMITS[1])
+    assert found.reason == "it is the largest that is looked for"
+    assert found.reason in told(found)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_minimum_is_that_of_scipy(seed: int) -> None:
     logits, truth = world(400, 7, seed)

@@ -30,7 +30,7 @@ def named_map(graph: Graph, known: Fields, layer: str) -> tuple[Call, tuple[int,
     """
     names = {run_name(call): call for call in graph.calls}
     if layer not in names:
-        raise ConfigError(f"no module is called {layer!r}", near(layer, names))
+        raise ConfigError(f"no module is called {layer!r}", near(layer, filter(None, names)))
     axes = map_axes(graph, known, names[layer])
     if axes is None:
         raise ConfigError(

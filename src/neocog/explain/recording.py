@@ -92,7 +92,7 @@ class Recording:
         """
         layers = self.layers()
         if name not in layers:
-            raise ConfigError(f"no layer called {name!r} ran", near(name, layers))
+            raise ConfigError(f"no layer called {name!r} ran", near(name, filter(None, layers)))
         return layers[name]
 
     def parameters(self, node: Node) -> dict[str, int]:

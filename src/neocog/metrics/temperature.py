@@ -50,7 +50,7 @@ class Temperature:
     calibration: dict[str, Any]
     """`ece` with its interval and `bins`, cross-fitted, as `metrics.calibration` tells them."""
     reason: str = ""
-    """Why T is 1; empty where it was fitted."""
+    """Why T is 1, or that it lies at a bound of `LIMITS`; empty where it was fitted within them."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: `value`, `n`, `nll` and `ece` before and after, `reason`.
@@ -117,7 +117,10 @@ def fit(logits: ArrayLike, truth: ArrayLike) -> Temperature:
             f"{plain:.4f} without, {held:.4f} with it"
         )
         return result(1.0, plain, before, reason)
-    return result(value, held, calibration(*bin_sums(sure, right)))
+    reason = ""
+    if not LIMITS[0] * 1.001 < value < LIMITS[1] / 1.001:
+        reason = f"it is the {'largest' if value > 1 else 'smallest'} that is looked for"
+    return result(value, held, calibration(*bin_sums(sure, right)), reason)
 
 
 def _checked(logits: ArrayLike, truth: ArrayLike) -> tuple[NDArray[Any], Indices]:

@@ -120,6 +120,8 @@ def _temperature(run: Finished) -> str:
         f"validation part (Guo et al. 2017), which takes the error from {before} to {after} on "
         f"{run.noun}s that it was not fitted to."
     )
+    if told["reason"]:
+        text += f" {told['reason'][:1].upper()}{told['reason'][1:]}: do not rely on it."
     if run.part == "val":
         text += " The diagram shows the part that it was fitted to."
     return text

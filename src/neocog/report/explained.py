@@ -219,8 +219,11 @@ def _why(one: Explained) -> html.Section | None:
         items.append((_hex(AGAINST), "speaks against it"))
     lead = f"What each pixel had to do with {target}. The stronger the colour, the more it counted."
     lead += " Methods ask different questions: trust what several of them agree on."
+    own = target == one.answers[0][0]
     return html.Section(
-        title="Why this answer", lead=lead, blocks=(html.Key(items=tuple(items)), *figures)
+        title="Why this answer" if own else f"What speaks for {target}",
+        lead=lead,
+        blocks=(html.Key(items=tuple(items)), *figures),
     )
 
 

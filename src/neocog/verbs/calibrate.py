@@ -59,5 +59,5 @@ def told(found: Temperature) -> str:
     before, after = (f"{100 * one:.1f} %" for one in found.ece)
     return (
         f"temperature: outputs are divided by {found.value:.3g} (ECE {before} → {after}, "
-        f"cross-fitted on {found.n:,} samples)"
+        f"cross-fitted on {found.n:,} samples)" + (f"; {found.reason}" if found.reason else "")
     )

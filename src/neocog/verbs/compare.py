@@ -148,11 +148,15 @@ def _refuse_strangers(runs: Sequence[Run]) -> None:
                 f"expected runs of one task, found {first.task.name} in {runs[0].path} and "
                 f"{other.task.name} in {run.path}"
             )
-        missing = sorted(set(first.classes) ^ set(other.classes))
-        if missing:
+        sides = ((first, runs[0], other), (other, run, first))
+        alone = [
+            f"{where.path} alone knows {', '.join(more[:5])}{', …' if len(more) > 5 else ''}"
+            for one, where, rival in sides
+            if (more := sorted(set(one.classes) - set(rival.classes)))
+        ]
+        if alone:
             raise DataError(
-                f"expected runs with the same classes, but only one of {runs[0].path} and "
-                f"{run.path} knows {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}",
+                f"expected runs with the same classes, but {'; '.join(alone)}",
                 "train both on the same classes",
             )
 

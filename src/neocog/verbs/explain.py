@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neocog import machine
 from neocog.errors import ConfigError
 from neocog.explain.chain.paths import weight_paths
+from neocog.explain.chain.text import paths_text
 from neocog.explain.recording import record
 from neocog.explain.unit.telling import path_told, told
 from neocog.explain.unit.trace import trace_unit
@@ -16,7 +17,7 @@ from neocog.run import open_run
 from neocog.verbs.predict import expanded
 from neocog.verbs.result import Result
 from neocog.verbs.spots import activation, weight
-from neocog.verbs.why import output_named
+from neocog.verbs.truths import truth_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from neocog.verbs.console import Console
 
 __all__ = ["Asked", "explain"]
+
+_GRIDS = 3
+"""Input channels whose products are written out: all of a picture in colour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +78,11 @@ def explain(path: Path, images: Sequence[str], asked: Asked, *, console: Console
         return _inside(path, asked, console)
     if asked.minutes is not None:
         raise ConfigError("--minutes is for the page about the network", "leave the images out")
-    if asked.mistakes and (asked.trace is not None or asked.weight is not None):
-        raise ConfigError("--trace and --weight are about images", "name them, without --mistakes")
     if asked.trace is None and asked.weight is None:
         from neocog.verbs.pictures import page
 
         return page(path, images, asked, console)
+    _refuse_beside(asked)
     run = open_run(path, model=asked.model)
     found: dict[str, Any] = {"run": str(path), "images": []}
     lines: list[str] = []
@@ -92,6 +95,27 @@ def explain(path: Path, images: Sequence[str], asked: Asked, *, console: Console
         found["images"].append({"path": entry["path"], **texts})
         lines += [entry["path"], *(line for text in texts.values() for line in text.splitlines())]
     return Result(json=found, lines=lines)
+
+
+def _refuse_beside(asked: Asked) -> None:
+    """Refuse what `--trace` and `--weight` would not heed.
+
+    Raises:
+        ConfigError: something that is about the page.
+    """
+    about = {
+        "--mistakes": asked.mistakes,
+        "--method": asked.methods,
+        "--layer": asked.layer,
+        "--out": asked.out,
+        "--target": asked.target and asked.weight is None,
+    }
+    wrong = [name for name, value in about.items() if value]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]} is about the page, and --trace and --weight print text instead",
+            "leave out one or the other",
+        )
 
 
 def _inside(path: Path, asked: Asked, console: Console) -> Result:
@@ -135,13 +159,12 @@ def _texts(run: Run, sample: Tensor, entry: dict[str, Any], asked: Asked) -> dic
     if asked.trace is not None:
         spot = activation(asked.trace)
         made = trace_unit(record(network, x), spot.layer, spot.channel, spot.position)
-        found["trace"] = f"{told(made)}\n\n{path_told(made.path_to_pixels())}"
+        found["trace"] = f"{told(made, grids=_GRIDS)}\n\n{path_told(made.path_to_pixels())}"
     if asked.weight is not None:
-        from neocog.explain.chain.text import paths_text
-
         place = weight(asked.weight)
-        label = asked.target or str(entry.get("label", ""))
-        kind = output_named(label, run.bundle.classes)
-        made_paths = weight_paths(network, x, kind, place.name, place.index)
-        found["weight"] = f"loss: cross-entropy to {label}\n{paths_text(made_paths)}"
+        # An answer stands for the truth where it is one of several; a number has no loss to itself.
+        answer = "" if entry.get("probability") is None else str(entry["label"])
+        loss, said = truth_loss(run.bundle.task, asked.target or answer)
+        made_paths = weight_paths(network, x, loss, place.name, place.index)
+        found["weight"] = f"loss: {said}\n{paths_text(made_paths)}"
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,8 @@ _PACED = 16
 """Pictures that tell how long one takes."""
 _LAYERS, _CHANNELS, _PATCHES = 4, 6, 8
 """Layers, channels of each, and patches of each whose excitement is shown."""
-_DREAMS, _STEPS = 12, 160
-"""Classes that are dreamt of, at most, and steps of a dream."""
+_DREAMS, _STEPS, _BACK = 12, 160, 3
+"""Classes that are dreamt of, at most; steps of a dream; and what a step takes, in passes."""
 
 
 class Look:
@@ -90,8 +91,9 @@ class Look:
         for some in torch.split(ids, _TOGETHER):
             yield some, self.prepared(some)
 
+    @cached_property
     def pace(self) -> float:
-        """Seconds for one picture."""
+        """Seconds for one picture, measured once."""
         ids = self.ids(self.part, _PACED)
         x = self.prepared(ids)
         with torch.no_grad():
@@ -191,6 +193,8 @@ class Look:
     def dreams(self, seconds: float) -> list[Dreamt]:
         """A picture for each class, for as many as the time allows; at least one."""
         self._only_classes("what is dreamt of is a class")
+        if _STEPS * _BACK * self.pace > seconds:
+            raise ConfigError("there was no time for one", "--minutes gives more")
         began = time.monotonic()
         count = min(_DREAMS, len(self.data.classes))
         tell, found = self._tell("dreams"), list[Dreamt]()

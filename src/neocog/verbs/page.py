@@ -106,7 +106,7 @@ def _looked(run: Run, job: Job, part: str, found: Scored) -> dict[str, Any]:
             shown["kernels"] = look.kernels()
         # A run that has a time to keep gets no more than it has left.
         if job.ends is None or time.monotonic() + 3 * SECONDS < job.ends:
-            most = int(min(POINTS, SECONDS / look.pace()))
+            most = int(min(POINTS, SECONDS / look.pace))
             with contextlib.suppress(NeocogError):  # another task, or too few pictures
                 shown["points"] = look.points(most) if most >= FEWEST else None
     return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import re
@@ -24,7 +25,7 @@ from neocog.files import write_atomic
 from neocog.geometry import noun
 from neocog.host import memory_kept
 from neocog.plots.steady import Response, responses
-from neocog.plots.whymaps import why_overlay
+from neocog.plots.whymaps import enlarged, why_overlay
 from neocog.report.explained import Explained, Hiding, Scrambled, Sheet, Whole, WhyMap
 from neocog.report.explained import page as made_page
 from neocog.run import open_run
@@ -51,8 +52,10 @@ __all__ = ["page"]
 
 MOST = 12
 """Pictures on a page."""
-_NUMBERS = 2_200_000
-"""Bytes of numbers to click through, over all pictures; the page takes 4/3 of it."""
+_PAGE, _NUMBERS = 4_600_000, 2_200_000
+"""Bytes of a page, and of the numbers to click through in it, at most."""
+_SCRIPT = 60_000
+"""Bytes of what computes with them there."""
 _SHEETS = 4
 """Layers whose maps are shown."""
 
@@ -95,6 +98,7 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
     folder = asked.out or path / "explained"
     shown: list[Explained] = []
     found: list[dict[str, Any]] = []
+    looked: list[_Picture] = []
     whole, names = _Whole(run), set[str]()
     predictor = run.predictor(machine.device_named(asked.device))
     with contextlib.closing(_answered(run, files, asked)) as answers, memory_kept():
@@ -104,14 +108,15 @@ def page(path: Path, images: Sequence[str], asked: Asked, console: Console) -> R
                 continue
             one = _Picture(run, predictor, entry, sample, asked, methods)
             made = one.reasons(console)
-            shown.append(one.explained(made, _NUMBERS // count))
+            shown.append(one.explained(made))
+            looked.append(one)
             whole.take(made)
             found.append(one.told(made, one.write(made, folder, names)))
     console.done()
     lines = list(_lines(found))
     values: dict[str, Any] = {"run": str(path), "images": found, "page": None}
     if shown:
-        where = html.write(made_page(shown, whole.told()), folder / "explained.html")
+        where = html.write(_fitted(shown, looked, whole.told()), folder / "explained.html")
         values["page"] = str(where)
         lines.append(f"page: {where}")
     return Result(json=values, lines=lines)
@@ -155,6 +160,19 @@ def _mistaken(run: Run, asked: Asked) -> Iterator[tuple[dict[str, Any], Tensor]]
                 return
     if not count:
         raise ConfigError("this run makes no held-out mistakes", "name images")
+
+
+def _fitted(shown: Sequence[Explained], looked: Sequence[_Picture], whole: Whole) -> html.Page:
+    """The page, with as many numbers to click through as there is room for beside the pictures."""
+    bare = made_page(shown, whole)
+    room = _PAGE - len(html.render(bare).encode()) - _SCRIPT
+    # What is coded as text takes four bytes for three, and what is around it some thousands more.
+    each = min(_NUMBERS, room * 3 // 4) // len(looked) - 10_000
+    if each < 10_000:
+        return bare
+    return made_page(
+        [one.clickable(made, each) for one, made in zip(looked, shown, strict=True)], whole
+    )
 
 
 class _Whole:
@@ -246,10 +264,8 @@ class _Picture:
             progress=lambda what, done, total: console.progress(f"{name}: {what}", done, total),
         )
 
-    def explained(self, found: Reasons, numbers: int) -> Explained:
-        """For the page; numbers to click through take so many bytes at most."""
-        remarks = list(found.missing)
-        tracer = features = None
+    def clickable(self, made: Explained, numbers: int) -> Explained:
+        """The same with its activations to click through, which take so many bytes at most."""
         try:
             recording = record(self.predictor.network, self.x)
             layer, channel, position = self._strongest()
@@ -261,9 +277,17 @@ class _Picture:
                 labels=self.classes,
                 start=trace_unit(recording, layer, channel, position),
             )
-            features = tuple(self._sheets())
         except NeocogError as error:
-            remarks.append(f"activations to click through: {error.message}")
+            why = f"activations to click through: {error.message}"
+            return dataclasses.replace(made, remarks=(*made.remarks, why))
+        return dataclasses.replace(made, tracer=tracer)
+
+    def explained(self, found: Reasons) -> Explained:
+        """For the page."""
+        remarks = [*found.missing, *self._undecided(found)]
+        features: tuple[Sheet, ...] = ()
+        with contextlib.suppress(NeocogError):  # a network without maps has none to show
+            features = tuple(self._sheets())
         return Explained(
             name=_short(str(self.entry["path"])),
             picture=self.pixels,
@@ -273,8 +297,7 @@ class _Picture:
             maps=tuple(_map(one) for one in found.maps),
             hiding=tuple(self._hiding(found)),
             curves=tuple(self._curves(found)),
-            features=features or (),
-            tracer=tracer,
+            features=features,
             remarks=tuple(remarks),
         )
 
@@ -285,12 +308,12 @@ class _Picture:
         return first.layer, int(channel), (int(row), int(column))
 
     def _sheets(self) -> Iterator[Sheet]:
-        """Feature maps of some layers, evenly from the picture on."""
+        """Feature maps of some layers, from the first to the last."""
         made = feature_maps(self.predictor.network, self.x[0])
         made = tuple(one for one in made if min(one.values.shape[1:]) > 1)
         count = min(_SHEETS, len(made))
         for at in range(count):
-            one = made[round((at + 1) * len(made) / count) - 1]
+            one = made[round(at * (len(made) - 1) / max(1, count - 1))]
             tiles = map_tiles(one.values, most=32)
             shape = "×".join(map(str, one.values.shape))
             many = f"the {len(tiles.numbers)} strongest of " * (
@@ -307,19 +330,32 @@ class _Picture:
         """What must be hidden, and what must be seen."""
         how = {"blur": "blurred", "mean": "painted in the mean colour"}[str(found.fill)]
         for one, seen in ((found.hidden, False), (found.seen, True)):
-            if one is None:
+            if one is None or not one.found or one.mask.all() == (not seen):
                 continue
             asked = f"Hidden means {how}. "
+            if self.label != self.answers[0][0]:
+                asked += f"This is about the answer, {self.answers[0][0]}. "
             if seen:
                 asked += "As much as can be hidden while the answer stays"
-            elif one.found:
-                asked += "As little as must be hidden for another answer"
             else:
-                asked += "However much is hidden, the answer stays"
+                asked += "As little as must be hidden for another answer"
             yield Hiding(
                 mask=~one.mask if seen else one.mask,
                 answer=self.classes[one.after],
                 words=asked,
+            )
+
+    def _undecided(self, found: Reasons) -> Iterator[str]:
+        """What hiding cannot tell."""
+        if found.hidden is None:
+            return
+        if not found.hidden.found:
+            yield "However much of the picture is hidden, the answer stays."
+        answer, once = self.answers[0][0], self.classes[found.hidden.before]
+        if once != answer:
+            yield (
+                f"Looked at once, without its other views, the picture is answered {once}, not "
+                f"{answer}: what must be hidden is about that."
             )
 
     def _curves(self, found: Reasons) -> Iterator[html.Figure]:
@@ -352,7 +388,7 @@ class _Picture:
         names.add(stem.lower())
         files = {}
         for one in found.maps:
-            image = why_overlay(self.pixels, one.values[0].numpy())
+            image = enlarged(why_overlay(self.pixels, one.values[0].numpy()))
             target = folder / f"{stem}-{one.method}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, _png(image))
@@ -369,7 +405,7 @@ class _Picture:
             maps[one.method] = {
                 "file": files[one.method],
                 "strongest": [int(at) for at in place],
-                "sum": float(one.values.sum()),
+                "sum": float(one.values.sum()) if METHODS[one.method].complete else None,
                 "gap": None if share is None else float(share[0]),
                 "layer": one.layer or None,
             }

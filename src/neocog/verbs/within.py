@@ -9,16 +9,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from neocog import __version__, html, machine
 from neocog.errors import ConfigError, NeocogError
 from neocog.explain.landscape.plane import filter_directions, path_directions, project
 from neocog.explain.landscape.surface import Samples, surface
+from neocog.explain.still.changes import CHANGES
 from neocog.explain.still.steady import passes
 from neocog.geometry import noun
 from neocog.host import memory_kept
+from neocog.html import words
 from neocog.plots.surface import Track
 from neocog.records import Batch
 from neocog.report.within import Landscape, Within, page
@@ -41,12 +42,13 @@ __all__ = ["within"]
 
 SECONDS = 60.0
 """What the page may take, about, unless said."""
-_POINTS = (60, 1000)
+_POINTS = (30, 1000)
 """Fewest and most pictures of the embedding, and of those that excite channels."""
-_STEADY = (32, 1000)
+_STEADY = (16, 1000)
 """Fewest and most pictures that are changed."""
-_LANDSCAPE = 512
-"""Pictures that the loss is the mean over, at most."""
+_LANDSCAPE, _LOSSES = 512, 2 * 25 * 64
+"""Pictures that the loss is the mean over, at most; and passes of one picture for two of the
+smallest grids."""
 
 
 def within(
@@ -109,18 +111,22 @@ class _Asked:
 
     def all(self, seconds: float) -> Within:
         """Every part in turn."""
-        look, each = self.look, self.look.pace()
-        some = int(np.clip(0.1 * seconds / each, *_POINTS))
+        look, each = self.look, self.look.pace
+        some = int(min(0.1 * seconds / each, _POINTS[1]))
         often = passes((self.data.size[0], self.data.size[1]))
-        changed = int(np.clip(0.25 * seconds / each / often, *_STEADY))
+        changed = int(min(0.25 * seconds / each / often, _STEADY[1]))
         kernels = self._part("kernels", look.kernels)
-        points = self._part("embedding", partial(look.points, some))
-        excited = self._part("exciting patches", partial(look.excited, some))
+        points = excited = steady = None
+        if self._affords("embedding and exciting patches", some, _POINTS[0]):
+            points = self._part("embedding", partial(look.points, some))
+            excited = self._part("exciting patches", partial(look.excited, some))
         dreams = self._part("dreams", partial(look.dreams, 0.2 * seconds))
         if dreams and len(dreams) < len(self.data.classes):
             count = len(self.data.classes) - len(dreams)
-            self.missing.append(f"dreams of {count} more classes: there was no time")
-        steady = self._part("changes", partial(look.steady, changed))
+            classes = words.count(count, "more class", "more classes")
+            self.missing.append(f"dreams of {classes}: there was no time")
+        if self._affords("changes", changed, _STEADY[0]):
+            steady = self._part("changes", partial(look.steady, changed))
         landscapes = self._part("landscape", lambda: self._landscapes(0.2 * seconds))
         name = str(self.run.manifest.config["model"])
         parameters = sum(one.numel() for one in self.look.network.parameters())
@@ -143,6 +149,16 @@ class _Asked:
             version=__version__,
         )
 
+    def _affords(self, name: str, pictures: int, least: int) -> bool:
+        """Whether there is time for enough pictures; if not, the page says so."""
+        if pictures < min(least, len(self.data.splits[self.look.part])):
+            self.missing.append(
+                f"{name}: there was time for {words.count(pictures, 'picture')}, and fewer than "
+                f"{least} say little; --minutes gives more"
+            )
+            return False
+        return True
+
     def _part(self, name: str, make: Callable[[], Any]) -> Any:
         """One part, or nothing with the reason."""
         try:
@@ -154,6 +170,8 @@ class _Asked:
     def _landscapes(self, seconds: float) -> list[Landscape]:
         if self.data.whole:
             raise ConfigError("the loss of whole pictures is not looked at around the weights")
+        if _LOSSES * self.look.pace > seconds:
+            raise ConfigError("there was no time for a grid of losses", "--minutes gives more")
         ids = self.look.ids("train", _LANDSCAPE)
         samples = Samples(
             inputs=self.look.prepared(ids),
@@ -280,16 +298,17 @@ def _lines(found: Within, where: str) -> list[str]:
             f"up to {one.reach} pixels"
         )
         worst = min(
-            (
-                (level.agreement, name, level.level)
-                for name, of in one.changes.items()
-                for level in of
-            )
+            (level.agreement, name, level.level)
+            for name, of in one.changes.items()
+            for level in of
+            if level.level != CHANGES[name].none
         )
         lines.append(
             f"most harm: {worst[1].replace('_', ' ')} at {worst[2]:g}, where "
             f"{100 * worst[0]:.1f} % of the answers stay"
         )
+        if one.n < _STEADY[0]:
+            lines.append(f"warning: {words.count(one.n, 'picture')} say little about that")
     dreamt = [one for one in found.dreams if one.name == one.answer]
     if found.dreams:
         lines.append(f"{len(dreamt)} of {len(found.dreams)} dreamt classes are answered as such")
