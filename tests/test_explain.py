@@ -344,6 +344,17 @@ def test_what_is_inside_a_network(
         assert title in page
 
 
+def test_the_report_of_a_training_shows_the_inside(run: Run) -> None:
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    for title in (
+        *("Which pictures it gets wrong", "Where pictures lie", "From a number to the pixels"),
+        *("What the first layer looks for", "How far to trust its confidence"),
+    ):
+        assert f">{title}</h2>" in page
+    assert "a temperature fitted to the" in page
+    assert len(page) < 5_000_000
+
+
 def test_the_way_of_the_weights_begins_where_training_began(run: Run) -> None:
     states = way(run, run.data())
     assert len(states) == 5  # the first weights, and four epochs

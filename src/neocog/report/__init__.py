@@ -53,6 +53,7 @@ def write(
     temperature: Mapping[str, Any] | None = None,
     points: Points | None = None,
     kernels: tuple[Tiles, str] | None = None,
+    clicked: tuple[str, html.Tracer] | None = None,
 ) -> Path:
     """Write the report of a run as one file.
 
@@ -75,6 +76,7 @@ def write(
         temperature: what outputs are divided by, as `evaluation.json` has it.
         points: pictures as points, by what the network makes of them last.
         kernels: those of the first layer, and its name.
+        clicked: a picture's name, and its activations to click through.
 
     Raises:
         RunError: the file cannot be written.
@@ -100,6 +102,7 @@ def write(
         temperature=temperature,
         points=points,
         kernels=kernels,
+        clicked=clicked,
     )
     return html.write(build(run), path)
 
@@ -117,6 +120,7 @@ _SECTIONS = (
     embedded.points,
     insides.network,
     embedded.kernels,
+    embedded.clicked,
     origins.began,
     origins.seen,
     origins.data,

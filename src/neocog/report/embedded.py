@@ -1,6 +1,6 @@
-"""Where pictures lie to a network, and what its first layer looks for. Room report; floor 4.
+"""Where pictures lie to a network, what its first layer looks for, its numbers to click through.
 
-Sections that the report of a training and the page about a network share.
+Room report; floor 4. Some of these sections the page about a network has, too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neocog.explain.look.sheets import Tiles
+    from neocog.report.nouns import Finished
 
-__all__ = ["Points", "kernels", "points"]
+__all__ = ["Points", "clicked", "kernels", "points"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +132,16 @@ def kernels(run: _Shown) -> html.Section | None:
         "means that it has not learnt much. Each kernel has a scale of its own.",
     )
     return html.Section(title="What the first layer looks for", blocks=(figure,))
+
+
+def clicked(run: Finished) -> html.Section | None:
+    """Any activation of one picture, and its arithmetic."""
+    if run.clicked is None:
+        return None
+    name, block = run.clicked
+    lead = (
+        f"Every number that the network computed for {name}, and the sum that made it: choose a "
+        "layer, a channel and a place, and go from number to number down to the pixels. "
+        "`neocog explain` shows it for any picture."
+    )
+    return html.Section(title="From a number to the pixels", lead=lead, blocks=(block,))

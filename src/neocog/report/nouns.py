@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neocog import html
     from neocog.explain.look.sheets import Tiles
     from neocog.metrics.properties import Property
     from neocog.planning.nouns import Network
@@ -92,6 +93,7 @@ class Finished:
     temperature: Mapping[str, Any] | None = None
     points: Points | None = None
     kernels: tuple[Tiles, str] | None = None
+    clicked: tuple[str, html.Tracer] | None = None
 
     @property
     def part(self) -> str:

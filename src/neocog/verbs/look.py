@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neocog import tasks
+from neocog import html, tasks
 from neocog.analysis.trace import trace
 from neocog.errors import ConfigError
 from neocog.explain.layers import layers_of
@@ -20,6 +20,7 @@ from neocog.explain.look.first_layer import first_kernels, kernel_tiles
 from neocog.explain.still.steady import steadiness
 from neocog.report.embedded import Points
 from neocog.report.within import Dreamt, Excited
+from neocog.verbs.tracer import clickable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +149,21 @@ class Look:
             pictures=list(raw.permute(0, 2, 3, 1).numpy()),
             wrong=frozenset((truth != answers).nonzero()[:, 0].tolist()),
         )
+
+    def clicked(self, budget: int) -> tuple[str, html.Tracer]:
+        """A picture, and its activations to click through, which take so many bytes at most."""
+        ids = self.data.splits[self.part][:1]
+        name = self.data.names[int(ids[0])]
+        pixels = self.raw(ids)[0].permute(1, 2, 0).contiguous().numpy()
+        block = clickable(
+            self.network,
+            self.prepared(ids),
+            pixels,
+            name=name,
+            labels=self.data.classes,
+            budget=budget,
+        )
+        return name, block
 
     def excited(self, most: int) -> list[Excited]:
         """What excites some channels of some layers, among so many pictures."""

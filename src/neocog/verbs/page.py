@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from neocog.verbs.look import Look
 from neocog.verbs.properties import by_looks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from neocog.data.dataset import Dataset
@@ -35,8 +36,10 @@ __all__ = ["write"]
 
 FEWEST, POINTS = 30, 400
 """Pictures of the embedding: fewer say nothing, more make the report late."""
+NUMBERS = 600_000
+"""Bytes of activations and weights to click through."""
 SECONDS = 3.0
-"""What they may take, about; as long again goes to laying them out."""
+"""What they may take, about; as long again goes to laying them out, and to all else."""
 
 
 def write(
@@ -100,15 +103,22 @@ def _looked(run: Run, job: Job, part: str, found: Scored) -> dict[str, Any]:
     if run.bundle.task.name == "classify" and kept is not None:
         right = (kept.outputs.max(dim=1).indices == kept.targets).numpy()
         shown["properties"] = by_looks(job.data, job.data.splits[part], right)
-    if len(run.bundle.input.size) == 2:
+    # A run that has a time to keep gets no more than it has left.
+    spare = job.ends is None or time.monotonic() + 3 * SECONDS < job.ends
+    if len(run.bundle.input.size) == 2 and spare:
         look = Look(run, job.data, job.device)
-        with contextlib.suppress(NeocogError):  # a network without kernels has none to show
-            shown["kernels"] = look.kernels()
-        # A run that has a time to keep gets no more than it has left.
-        if job.ends is None or time.monotonic() + 3 * SECONDS < job.ends:
-            most = int(min(POINTS, SECONDS / look.pace))
-            with contextlib.suppress(NeocogError):  # another task, or too few pictures
-                shown["points"] = look.points(most) if most >= FEWEST else None
+        most = int(min(POINTS, SECONDS / look.pace))
+        parts: dict[str, Callable[[], Any]] = {
+            "kernels": look.kernels,
+            "clicked": functools.partial(look.clicked, NUMBERS),
+            "points": functools.partial(look.points, most),
+        }
+        if most < FEWEST:
+            del parts["points"]
+        for name, make in parts.items():
+            # What another task, or a network of another kind, has not is left out.
+            with contextlib.suppress(NeocogError):
+                shown[name] = make()
     return shown
 
 

@@ -17,9 +17,7 @@ from neocog import html, machine, plots, tasks
 from neocog.errors import ConfigError, NeocogError
 from neocog.explain.look.maps import feature_maps, map_tiles
 from neocog.explain.look.sheets import sheet
-from neocog.explain.recording import record
 from neocog.explain.still.changes import CHANGES
-from neocog.explain.unit.trace import trace_unit
 from neocog.explain.why.methods import METHODS
 from neocog.files import write_atomic
 from neocog.geometry import noun
@@ -31,7 +29,7 @@ from neocog.report.explained import page as made_page
 from neocog.run import open_run
 from neocog.verbs.predict import expanded
 from neocog.verbs.result import Result
-from neocog.verbs.tracer import traced
+from neocog.verbs.tracer import clickable
 from neocog.verbs.why import chosen_methods, output_named, reasons
 
 if TYPE_CHECKING:
@@ -267,15 +265,13 @@ class _Picture:
     def clickable(self, made: Explained, numbers: int) -> Explained:
         """The same with its activations to click through, which take so many bytes at most."""
         try:
-            recording = record(self.predictor.network, self.x)
-            layer, channel, position = self._strongest()
-            tracer = traced(
-                recording,
-                picture=html.data_uri(self.pixels),
-                alt=f"{self.entry['path']}, as the network saw it",
-                budget=numbers,
+            tracer = clickable(
+                self.predictor.network,
+                self.x,
+                self.pixels,
+                name=str(self.entry["path"]),
                 labels=self.classes,
-                start=trace_unit(recording, layer, channel, position),
+                budget=numbers,
             )
         except NeocogError as error:
             why = f"activations to click through: {error.message}"
@@ -300,12 +296,6 @@ class _Picture:
             features=features,
             remarks=tuple(remarks),
         )
-
-    def _strongest(self) -> tuple[str, int, tuple[int, ...]]:
-        """The strongest number of the first layer that answers with a map."""
-        first = feature_maps(self.predictor.network, self.x[0])[0]
-        channel, row, column = np.unravel_index(int(first.values.argmax()), first.values.shape)
-        return first.layer, int(channel), (int(row), int(column))
 
     def _sheets(self) -> Iterator[Sheet]:
         """Feature maps of some layers, from the first to the last."""

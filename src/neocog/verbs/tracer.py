@@ -15,13 +15,17 @@ from neocog import html
 from neocog.analysis.field import fields
 from neocog.analysis.graph import Ref
 from neocog.errors import ConfigError
+from neocog.explain.look.maps import feature_maps
+from neocog.explain.recording import record
 from neocog.explain.unit.telling import told
+from neocog.explain.unit.trace import trace_unit
 from neocog.html.tracer import FUNCTIONS, check_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     from neocog.analysis.field import Fields
     from neocog.analysis.graph import Node
@@ -30,9 +34,45 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["traced"]
+__all__ = ["clickable", "traced"]
 
 Shape = tuple[int, ...]
+
+
+def clickable(
+    network: nn.Module,
+    x: Tensor,
+    pixels: NDArray[np.uint8],
+    *,
+    name: str,
+    labels: Sequence[str],
+    budget: int,
+) -> html.Tracer:
+    """The block for one picture; it begins with the strongest number of the first layer's map.
+
+    Args:
+        network: of pictures; it is not changed.
+        x: 1×C×H×W, as the network takes it.
+        pixels: H×W×C, the same as it is looked at.
+        name: what the picture is called.
+        labels: names of the answer's channels.
+        budget: bytes of numbers.
+
+    Raises:
+        TraceError: the network does not take the picture.
+        NeocogError: it has no maps, or answers with NaN.
+    """
+    first = feature_maps(network, x[0])[0]
+    channel, row, column = np.unravel_index(int(first.values.argmax()), first.values.shape)
+    recording = record(network, x)
+    return traced(
+        recording,
+        picture=html.data_uri(pixels),
+        alt=f"{name}, as the network saw it",
+        budget=budget,
+        labels=labels,
+        start=trace_unit(recording, first.layer, int(channel), (int(row), int(column))),
+    )
 
 
 def traced(
