@@ -231,25 +231,6 @@ def test_only_a_certain_copy_contradicts(planted: Planted, likeness: float, numb
     assert len(doubts.conflicts(data, doubles)) == number
 
 
-def test_suspects_of_a_finished_training(planted: Planted) -> None:
-    data = dataset.load(planted.recipe().data)
-    ids = data.splits["val"]
-    labels = data.targets[ids].numpy()
-    p = np.full((len(ids), CLASSES), 0.01)
-    p[np.arange(len(ids)), labels] = 0.91
-    other = (labels[7] + 1) % 9  # a class that val has
-    p[7] = 0.003
-    p[7, other] = 0.973
-    found, doubles = doubts.suspects_of(data, "val", p)
-    sure = [one for one in found if one.twin is None]
-    assert [one.id for one in sure] == [int(ids[7])]
-    assert sure[0].suggested == data.classes[other]
-    assert doubles is not None
-    assert doubles.across["train/val"] >= len(planted.leaks)
-    _, nothing = doubts.suspects_of(data, "val", p, search=False)
-    assert nothing is None
-
-
 @pytest.mark.parametrize("number", [1, -1, 5000])
 def test_folds_that_cannot_be(planted: Planted, number: int) -> None:
     with Console(quiet=True) as console, pytest.raises(ConfigError, match="folds"):

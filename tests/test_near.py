@@ -97,8 +97,8 @@ EACH = 8
 """Copies of each kind."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["all", "across"])
-def found(request: pytest.FixtureRequest, scenes: list[Picture]) -> Copies:
+@pytest.fixture(scope="module")
+def found(scenes: list[Picture]) -> Copies:
     """Pictures 0…199 to train on; then 40 others, and `EACH` copies of each kind."""
     held = [
         change(scenes[EACH * kind + row])
@@ -106,7 +106,7 @@ def found(request: pytest.FixtureRequest, scenes: list[Picture]) -> Copies:
         for row in range(EACH)
     ]
     images = Images.of(np.stack(scenes[:240] + held))
-    return copies(images, parts(200, 40 + len(held)), across=request.param)
+    return copies(images, parts(200, 40 + len(held)))
 
 
 @pytest.mark.parametrize("kind", range(len(CHANGES)), ids=[one.__name__ for one in CHANGES])
@@ -137,11 +137,12 @@ def test_equal_pictures_are_exact_and_held_together(scenes: list[Picture]) -> No
     assert found.across == {"train/val": 2}
 
 
-def test_across_leaves_copies_within_a_part_alone(scenes: list[Picture]) -> None:
+def test_copies_within_a_part_are_no_leaks(scenes: list[Picture]) -> None:
     pictures = [*scenes[:60], jpeg(scenes[1]), scenes[2], relit(scenes[3]), scenes[4]]
     splits = {"train": torch.arange(62), "val": torch.arange(62, 64)}
-    found = copies(Images.of(np.stack(pictures)), splits, across=True)
-    assert {(pair.first, pair.second) for pair in found.pairs} == {(3, 62), (4, 63)}
+    found = copies(Images.of(np.stack(pictures)), splits)
+    pairs = {(pair.first, pair.second) for pair in found.pairs}
+    assert pairs == {(1, 60), (2, 61), (3, 62), (4, 63)}
     assert found.across == {"train/val": 2}
 
 
@@ -149,7 +150,7 @@ def test_a_copy_of_a_copy_of_equal_pictures_counts_for_each(scenes: list[Picture
     # train: a; val: a changed, twice the same pixels. Both leak, though one pair is near only.
     other = relit(scenes[0])
     images = Images.of(np.stack([*scenes[:50], other, other]))
-    found = copies(images, parts(50, 2), across=True)
+    found = copies(images, parts(50, 2))
     assert found.across == {"train/val": 2}
 
 

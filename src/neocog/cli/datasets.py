@@ -33,20 +33,17 @@ def _data_options(command: Any) -> Any:
     return json_option(command)
 
 
-def _data_recipe(*told: Any) -> Any:
-    """The data alone; arguments as of `_recipe`."""
-    return _recipe(*told).data
-
-
 def _recipe(
+    *,
     source: str,
     val: str,
     test: str,
+    seed: int,
     settings: tuple[str, ...],
     max_bad: float | None,
     strict: bool | None,
-    seed: int = 0,
 ) -> Any:
+    """What the options of `_data_options` say."""
     from neocog.config import Recipe
     from neocog.settings import apply_settings, from_dict
 
@@ -111,45 +108,27 @@ def data_scan(
 
 @data.command(name="pack")
 @_data_options
-def data_pack(
-    source: str,
-    val: str,
-    test: str,
-    seed: int,
-    settings: tuple[str, ...],
-    max_bad: float | None,
-    strict: bool | None,
-    as_json: bool,
-) -> None:
+def data_pack(as_json: bool, **told: Any) -> None:
     """Decode SOURCE once into the cache."""
     from neocog.verbs.console import Console
     from neocog.verbs.data import pack
 
-    recipe = _data_recipe(source, val, test, settings, max_bad, strict)
+    recipe = _recipe(**told)
     with Console() as console:
-        result = pack(recipe, seed=seed, console=console)
+        result = pack(recipe.data, seed=recipe.seed, console=console)
     print_result(result, as_json)
 
 
 @data.command(name="show")
 @_data_options
-def data_show(
-    source: str,
-    val: str,
-    test: str,
-    seed: int,
-    settings: tuple[str, ...],
-    max_bad: float | None,
-    strict: bool | None,
-    as_json: bool,
-) -> None:
+def data_show(as_json: bool, **told: Any) -> None:
     """Parts, classes and sizes of SOURCE."""
     from neocog.verbs.console import Console
     from neocog.verbs.data import show
 
-    recipe = _data_recipe(source, val, test, settings, max_bad, strict)
+    recipe = _recipe(**told)
     with Console() as console:
-        result = show(recipe, seed=seed, console=console)
+        result = show(recipe.data, seed=recipe.seed, console=console)
     print_result(result, as_json)
 
 
@@ -169,17 +148,7 @@ def data_show(
     help="Folder for audit.html and suspects.csv.  [NAME-check here]",
 )
 def data_check(
-    source: str,
-    val: str,
-    test: str,
-    seed: int,
-    settings: tuple[str, ...],
-    max_bad: float | None,
-    strict: bool | None,
-    folds: int,
-    minutes: float | None,
-    out: Path | None,
-    as_json: bool,
+    folds: int, minutes: float | None, out: Path | None, as_json: bool, **told: Any
 ) -> None:
     """Look for copies, leaks, labels that are probably wrong and missing classes in SOURCE.
 
@@ -189,14 +158,8 @@ def data_check(
     from neocog.verbs.audit import audit
     from neocog.verbs.console import Console
 
-    recipe = _recipe(source, val, test, settings, max_bad, strict, seed)
+    recipe = _recipe(**told)
+    folder = out or Path(f"{Path(recipe.data.source).name or 'data'}-check")
     with Console() as console:
-        result = audit(
-            recipe, folds=folds, minutes=minutes, out=_named(out, source), console=console
-        )
+        result = audit(recipe, folds=folds, minutes=minutes, out=folder, console=console)
     print_result(result, as_json)
-
-
-def _named(out: Path | None, source: str) -> Path:
-    """A folder that is named after the source, unless one is given."""
-    return out or Path(f"{Path(source).name or 'data'}-check")

@@ -101,7 +101,6 @@ def copies(
     images: Images,
     splits: Mapping[str, Tensor],
     *,
-    across: bool = False,
     tell: Tell | None = None,
 ) -> Copies:
     """Find the copies among the pictures of all parts.
@@ -109,7 +108,6 @@ def copies(
     Args:
         images: the pictures.
         splits: part → ids; others are not looked at.
-        across: look only for copies between parts, which takes time by their product.
         tell: told what is done, how much of it and of how much.
 
     Raises:
@@ -123,11 +121,9 @@ def copies(
     thumbs = thumbnails(images)
     groups = _equal(images, thumbs, parts)
     leaders = np.array(sorted(groups), np.int64)
-    masks = np.array([np.bitwise_or.reduce(parts[groups[one]]) for one in leaders], np.int64)
-    small = thumbs[torch.from_numpy(leaders)]
-    found = _search(small, masks, across, tell)
+    found = _search(thumbs[torch.from_numpy(leaders)], tell)
     near = [(int(leaders[a]), int(leaders[b]), like, turned) for a, b, like, turned in found.rows]
-    return _told(groups, near, parts, tuple(splits), across, found.threshold)
+    return _told(groups, near, parts, tuple(splits), found.threshold)
 
 
 def _equal(images: Images, thumbs: Tensor, parts: NDArray[np.int64]) -> dict[int, list[int]]:
@@ -158,17 +154,15 @@ class _Found:
     """Likeness that was asked for."""
 
 
-def _search(thumbs: Tensor, masks: NDArray[np.int64], across: bool, tell: Tell | None) -> _Found:
+def _search(thumbs: Tensor, tell: Tell | None) -> _Found:
     """Find near copies.
 
     Args:
         thumbs: N×S×S, uint8.
-        masks: N; bit p is set where the picture occurs in part p.
-        across: only pairs of which the parts differ.
         tell: as for `copies`.
     """
     usable = np.flatnonzero(~blank(thumbs).numpy())
-    first, second = _partners(thumbs, usable, masks, across, tell)
+    first, second = _partners(thumbs, usable, tell)
     if not len(first):
         return _Found(rows=[], threshold=ALIKE)
     first, second, likeness, seen = _compared(thumbs, first, second, tell)
@@ -176,11 +170,7 @@ def _search(thumbs: Tensor, masks: NDArray[np.int64], across: bool, tell: Tell |
     local = _local(first, second, likeness, len(thumbs))
     distance = 1 - likeness
     standing_out = (likeness >= ALIKE) & (distance <= CLOSER * np.fmin(local[first], local[second]))
-    chosen: NDArray[np.bool_] = (likeness >= threshold) | standing_out
-    if across:
-        both = masks[first] | masks[second]
-        chosen &= (both & (both - 1)) != 0
-    order = np.flatnonzero(chosen)
+    order = np.flatnonzero((likeness >= threshold) | standing_out)
     pairs = torch.from_numpy(first[order]), torch.from_numpy(second[order])
     shapes = look(thumbs, *pairs, _some(seen, order), stripes=False).numpy()
     order = order[shapes >= SHAPES]
@@ -231,16 +221,12 @@ def _some(seen: Glance, rows: NDArray[np.int64]) -> Glance:
 def _partners(
     thumbs: Tensor,
     usable: NDArray[np.int64],
-    masks: NDArray[np.int64],
-    across: bool,
     tell: Tell | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pairs that are worth a closer look, ids and ids."""
     coarse = Coarse(thumbs[torch.from_numpy(usable)])
     middle = coarse.middle(thumbs[torch.from_numpy(usable)])
     rows = np.arange(len(usable))
-    if across:  # pictures of the first part alone have their partners among the others
-        rows = rows[masks[usable] != 1]
     limit = _limit(coarse, thumbs, usable, rows, middle)
     found: list[Tensor] = []
     scores: list[Tensor] = []
@@ -360,16 +346,12 @@ def _told(
     near: list[tuple[int, int, float, bool]],
     parts: NDArray[np.int64],
     names: tuple[str, ...],
-    across: bool,
     threshold: float,
 ) -> Copies:
     """Pairs of samples, clusters and counts from groups of equal samples and their near pairs."""
     pairs = []
     for leader, members in groups.items():
         for other in members[1:]:
-            both = parts[leader] | parts[other]
-            if across and not both & (both - 1):
-                continue
             pairs.append(
                 Pair(first=leader, second=other, likeness=1.0, kind="exact", mirrored=False)
             )

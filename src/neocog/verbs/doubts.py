@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from neocog.data.near import Copies, copies, together
-from neocog.metrics.suspects import suspects
+from neocog.data.near import together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from neocog.data.dataset import Dataset
+    from neocog.data.near import Copies
     from neocog.metrics.suspects import Suspects
-    from neocog.verbs.console import Console
 
-__all__ = ["CERTAIN", "Judged", "Suspect", "conflicts", "ranked", "suspects_of"]
+__all__ = ["CERTAIN", "Judged", "Suspect", "conflicts", "ranked"]
 
 CERTAIN = 0.96
 """Likeness of two pictures from which on they are taken for one, so that two labels of them cannot
@@ -61,43 +60,7 @@ class Judged:
         return {int(one): row for row, one in enumerate(self.ids)}
 
 
-def suspects_of(
-    data: Dataset,
-    part: str,
-    probabilities: NDArray[Any],
-    *,
-    console: Console | None = None,
-    search: bool = True,
-) -> tuple[list[Suspect], Copies | None]:
-    """What a finished training says about the labels of a part that it did not learn from.
-
-    Costs a search for copies across parts, by the product of their sizes, and no training.
-
-    Args:
-        data: of classes.
-        part: `val` or `test`.
-        probabilities: M×K, the network's answers for `data.splits[part]`, in that order.
-        console: shows how far it is.
-        search: whether to look for copies across parts.
-
-    Returns:
-        Samples for which the network is sure of another class, the surest first, those behind that
-        have a copy of another label; and the copies across parts.
-    """
-    tell = console.progress if console else None
-    doubles = None
-    if search and len(data.size) == 2 and len(data.splits) > 1:
-        doubles = copies(data.images, data.splits, across=True, tell=tell)
-    ids = data.splits[part].numpy()
-    judged = suspects(probabilities, data.targets[data.splits[part]].numpy())
-    told = Judged(ids=ids, judged=judged, probabilities=np.asarray(probabilities), model="")
-    found = conflicts(data, doubles, of=set(ids.tolist())) if doubles else []
-    sure = set(ids[judged.confident].tolist())
-    order = ranked(data, found, told)
-    return [one for one in order if one.twin is not None or one.id in sure], doubles
-
-
-def conflicts(data: Dataset, doubles: Copies, of: set[int] | None = None) -> list[Suspect]:
+def conflicts(data: Dataset, doubles: Copies) -> list[Suspect]:
     """Copies of one picture with two labels: one of them is wrong, of more than two the minority.
 
     Only pairs that are `CERTAIN` count.
@@ -105,7 +68,6 @@ def conflicts(data: Dataset, doubles: Copies, of: set[int] | None = None) -> lis
     Args:
         data: of classes.
         doubles: its copies.
-        of: ids that are asked about; None: all.
     """
     labels = data.targets
     pairs = [one for one in doubles.pairs if one.likeness >= CERTAIN]
@@ -122,7 +84,7 @@ def conflicts(data: Dataset, doubles: Copies, of: set[int] | None = None) -> lis
         for one, other in ((a, b), (b, a)):
             mine, theirs = int(labels[one]), int(labels[other])
             minor = votes[one][mine] <= votes[one][theirs]
-            if minor and one not in found and (of is None or one in of):
+            if minor and one not in found:
                 found[one] = Suspect(
                     id=one,
                     label=data.classes[mine],
