@@ -508,7 +508,7 @@ def _forged(text: str) -> Files:
     from neocog.engine import checkpoint
 
     tensors = _state()[1]
-    digest = checkpoint._digest(text, tensors)
+    digest = checkpoint.digest_of(text, tensors)
     return {"step-00000007.safetensors": save(tensors, {"neocog": text, "sha256": digest})}
 
 

@@ -23,18 +23,25 @@ FLOORS = [
     },
     {
         *("layers", "kernels", "data", "analysis", "explain", "metrics", "machine", "html"),
-        *("plots", "weights"),
+        *("plots", "weights", "described"),
     },
     {"models", "tasks", "engine"},
-    {"bundle", "run"},
-    {"report", "recipes", "usual", "ladder", "planning"},
+    {"bundle", "runtime", "run"},
+    {"report", "recipes", "usual", "ladder", "planning", "export", "serve"},
     {"verbs", "facade", "argv"},
     {"cli", "__init__", "__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=-1) for room in rooms}
 # Two rooms of one floor that are one step of one flow; each pair is a decision, not a habit.
 STAIRS = {
-    *{("run", "bundle"), ("planning", "report"), ("facade", "verbs"), ("__main__", "cli")},
+    *{
+        ("run", "bundle"),
+        ("run", "runtime"),
+        ("runtime", "bundle"),
+        ("planning", "report"),
+        ("facade", "verbs"),
+        ("__main__", "cli"),
+    },
     ("explain", "analysis"),  # explanations read the graph of what ran
 }
 STANDARD_ONLY = FLOORS[0] | FLOORS[1]

@@ -291,7 +291,7 @@ def forged(path: Path, text: str | None) -> str:
         before: str = file.metadata()["neocog"]
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if text is not None:
-        digest = checkpoint._digest(text, held)
+        digest = checkpoint.digest_of(text, held)
         save_file(held, path, {"neocog": text, "sha256": digest})
     return before
 

@@ -10,6 +10,7 @@ and all weights against the SHA-256 that was written with them.
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,41 +19,29 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from neocog import tasks, weights
+from neocog.described import REMEDY, Described
 from neocog.engine import checkpoint
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import write_json
-from neocog.geometry import LAYOUTS
 from neocog.layers import Predictor
 from neocog.models import catalog
 from neocog.models.empty import without_memory
-from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
 from neocog.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
+
 __all__ = ["Bundle", "load_weights"]
 
-FORMAT = 4
-"""Raised when a bundle of this version could not be read by the one before."""
-_ADDED: dict[int, dict[str, dict[str, Any]]] = {
-    4: {},  # a classification may have a temperature
-    3: {"input": {"whole": False}},
-    2: {},
-}
-"""Format → section → fields that came with it, and what they were before."""
 LONGEST = 64 * 2**20
 """Bytes of a `bundle.json`."""
 LAYER = 64
 """What a parameter costs to make, in numbers that it holds."""
-MOST_SIDE = 65_535
-"""Pixels of an input's side; more than any image format in use."""
-MOST_LENGTH = 2**24
-"""Values of an input that is a signal: six minutes at 44,100 a second."""
-_REMEDY = "restore it from a copy; a bundle is never loaded in part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +60,19 @@ class Bundle:
     """Class, label or column names, in the order of the outputs."""
     manifest: Manifest
     """What decided the run that made it."""
+
+    @property
+    def described(self) -> Described:
+        """All of it but the weights."""
+        fields = dataclasses.fields(Described)
+        return Described(**{field.name: getattr(self, field.name) for field in fields})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides an answer: weights and what they mean."""
+        plain = self.described.plain()
+        del plain["manifest"], plain["format"]
+        return checkpoint.digest_of(json.dumps(plain, sort_keys=True), self.weights)
 
     def network(self, model: str | nn.Module = "") -> nn.Module:
         """The network with its weights, in evaluation mode, on the CPU.
@@ -142,19 +144,7 @@ class Bundle:
         Raises:
             RunError: the file cannot be written.
         """
-        description = {
-            "format": FORMAT,
-            **{
-                field.name: (
-                    list(self.classes)
-                    if field.name == "classes"
-                    else dataclasses.asdict(getattr(self, field.name))
-                )
-                for field in dataclasses.fields(self)
-                if field.name != "weights"
-            },
-        }
-        write_json(folder / "bundle.json", description)
+        write_json(folder / "bundle.json", self.described.plain())
 
     @staticmethod
     def load(folder: Path) -> Bundle:
@@ -169,32 +159,18 @@ class Bundle:
         """
         path = folder / "bundle.json"
         description = _description(path)
-        expected = {"format", "classes", *_SECTIONS}
-        if not isinstance(description, dict) or set(description) != expected:
-            found = set(description) if isinstance(description, dict) else {"no object"}
-            raise RunError(f"{path} has the wrong fields: {_difference(found, expected)}", _REMEDY)
-        found_format = description["format"]
-        if type(found_format) is not int or found_format not in _ADDED:
-            raise RunError(
-                f"{folder} is a bundle of format {found_format!r:.80}, expected {FORMAT}",
-                "use the neocog version that wrote it",
-            )
-        _fill_in(description, found_format)
         try:
-            parts = {name: _section(name, description[name]) for name in _SECTIONS}
-            if not _is_texts(description["classes"]):
-                raise ValueError(f"classes: expected texts, found {description['classes']!r:.80}")
+            described = Described.of(description, file=path, thing=folder)
+        except ValueError as error:
+            raise _damaged(folder, str(error)) from error
+        try:
             bundle = Bundle(
                 weights=checkpoint.load_weights(folder / "weights.safetensors"),
-                classes=tuple(description["classes"]),
-                **parts,
+                **{one.name: getattr(described, one.name) for one in dataclasses.fields(described)},
             )
             bundle._check()
         except (NeocogError, ValueError) as error:
-            raise RunError(
-                f"the bundle {folder} is damaged: {getattr(error, 'message', error)}",
-                _REMEDY,
-            ) from error
+            raise _damaged(folder, getattr(error, "message", str(error))) from error
         return bundle
 
     def _check(self) -> None:
@@ -223,6 +199,10 @@ class Bundle:
             except (OverflowError, RuntimeError, TypeError) as error:
                 raise ValueError(f"model {self.model.name}: {error}") from error
         return _shapes(network)
+
+
+def _damaged(folder: Path, why: str) -> RunError:
+    return RunError(f"the bundle {folder} is damaged: {why}", REMEDY)
 
 
 class _AtMost:
@@ -264,119 +244,6 @@ def _description(path: Path) -> Any:
         return weights.parse_json(text)
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}", "expected JSON") from error
-
-
-def _fill_in(description: dict[str, Any], written: int) -> None:
-    """Give what an older format says the fields that came later, in place."""
-    for newer in (one for one in _ADDED if one > written):
-        for section, fields in _ADDED[newer].items():
-            if isinstance(description[section], dict):
-                description[section] = {**fields, **description[section]}
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _is_texts_by_name(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MOST_SIDE
-
-
-def _is_size(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) not in LAYOUTS:
-        return False
-    most = MOST_LENGTH if len(value) == 1 else MOST_SIDE
-    return all(type(one) is int and 1 <= one <= most for one in value)
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(one) in (int, float) and abs(one) < 1e300 for one in value
-    )
-
-
-def _is_positive_numbers(value: Any) -> bool:
-    return _is_numbers(value) and all(one > 0 for one in value)
-
-
-_OBJECT, _TEXT = ("an object", _is_object), ("text", _is_text)
-_SECTIONS: dict[str, tuple[Any, dict[str, tuple[str, Callable[[Any], bool]]]]] = {
-    "model": (ModelSpec, {"name": _TEXT, "args": _OBJECT}),
-    "input": (
-        InputSpec,
-        {
-            "channels": (f"1 to {MOST_SIDE}", _is_count),
-            "size": (f"a length, height and width, or three sides of 1 to {MOST_SIDE}", _is_size),
-            "mean": ("numbers", _is_numbers),
-            "std": ("numbers above 0", _is_positive_numbers),
-            "views": _TEXT,
-            "whole": ("true or false", _is_bool),
-        },
-    ),
-    "task": (TaskSpec, {"name": _TEXT, "args": _OBJECT}),
-    "manifest": (
-        Manifest,
-        {
-            "config": _OBJECT,
-            "seed": ("a whole number", _is_number),
-            "versions": ("texts by name", _is_texts_by_name),
-            "argv": ("texts", _is_texts),
-            "device": _OBJECT,
-            "data": _OBJECT,
-        },
-    ),
-}
-"""Record → field → what it takes, in words and as a test of its JSON form."""
-
-
-def _section(name: str, values: Any) -> Any:
-    """One record from its JSON form; tuples come back as tuples.
-
-    Raises:
-        ValueError: naming the field, what was expected and what was found.
-    """
-    kind, fields = _SECTIONS[name]
-    if not isinstance(values, dict):
-        raise ValueError(f"{name}: expected an object, found {values!r:.80}")
-    if set(values) != set(fields):
-        raise ValueError(
-            f"{kind.__name__} needs exactly {', '.join(sorted(fields))}: "
-            f"{_difference(set(values), set(fields))}"
-        )
-    for field, (words, fits) in fields.items():
-        if not fits(values[field]):
-            raise ValueError(f"{name}.{field}: expected {words}, found {values[field]!r:.80}")
-    if name == "input" and not values["channels"] == len(values["mean"]) == len(values["std"]):
-        raise ValueError(f"input: expected a mean and a std for each of {values['channels']}")
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return kind(**plain)
-
-
-def _difference(found: set[str], expected: set[str]) -> str:
-    """What is there but unknown, and what is missing."""
-    unknown = [f"{printable(name)[:80]} is unknown" for name in sorted(found - expected)]
-    missing = [f"{name} is missing" for name in sorted(expected - found)]
-    return ", ".join([*unknown, *missing])
 
 
 def _names(classes: tuple[str, ...]) -> str:

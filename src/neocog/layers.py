@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from neocog.records import InputSpec, Views
 
-__all__ = ["MARGIN", "OUTPUTS", "Fit", "Normalize", "Predictor", "covering_size", "output_layer"]
+__all__ = [
+    "MARGIN",
+    "OUTPUTS",
+    "Fit",
+    "Normalize",
+    "Predictor",
+    "covering_size",
+    "output_layer",
+    "scaling",
+]
 
 OUTPUTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Kinds of layers whose rows can be the outputs of a network."""
@@ -45,8 +54,9 @@ def output_layer(network: nn.Module) -> str:
 class Fit(nn.Module):
     """Scale (bilinear, antialiased) and crop in the centre, to the network's input size.
 
-    Pictures of the right size pass untouched. B×C×h×w uint8 → B×C×H×W uint8. Signals and volumes
-    must have the right size.
+    Pictures of the right size pass untouched. B×C×h×w uint8 → B×C×H×W uint8, or float32 in 0…255
+    units where they had to be scaled: rounded to whole numbers, answers would hang on the last bit
+    of a machine's arithmetic. Signals and volumes must have the right size.
     """
 
     def __init__(self, size: tuple[int, ...]) -> None:
@@ -54,7 +64,7 @@ class Fit(nn.Module):
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """B×C×h×w uint8 → B×C×H×W uint8.
+        """B×C×h×w uint8 → B×C×H×W uint8 or float32.
 
         Raises:
             ValueError: a signal or volume of another size.
@@ -65,15 +75,42 @@ class Fit(nn.Module):
         if len(self.size) != 2:
             found = size_text(current)
             raise ValueError(f"expected {noun(self.size)}s of {size_text(self.size)}, got {found}")
-        cover = covering_size((current[0], current[1]), (self.size[0], self.size[1]))
-        if cover != current:
-            scaled = F.interpolate(
-                images.float(), size=cover, mode="bilinear", antialias=True, align_corners=False
-            )
-            images = scaled.round_().clamp_(0, 255).to(torch.uint8)
-        top = (cover[0] - self.size[0]) // 2
-        left = (cover[1] - self.size[1]) // 2
-        return images[..., top : top + self.size[0], left : left + self.size[1]]
+        height, width = self.size
+        cover = covering_size((current[0], current[1]), (height, width))
+        if cover == current:
+            top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
+            return images[..., top : top + height, left : left + width]
+        down = scaling(current[0], cover[0], height, like=images)
+        right = scaling(current[1], cover[1], width, like=images)
+        return down @ images.float() @ right.T
+
+
+def scaling(side: int, cover: int | Tensor, kept: int, *, like: Tensor) -> Tensor:
+    """The matrix that scales an axis, bilinear and antialiased, and keeps its centre: kept×side.
+
+    Row i has the triangle weights 1 − |d|/s of the pixels around its place, made to add up to 1,
+    with d the distance in pixels and s = max(1, side/cover), as Pillow and
+    `F.interpolate(antialias=True)` have them. Products of matrices are the same in every library
+    that a network can be exported to; their own ways of scaling are not.
+
+    Args:
+        side: pixels of the axis.
+        cover: pixels that it is scaled to; a tensor where a program is traced for every size.
+        kept: pixels of the centre that are wanted, `cover` at most.
+        like: a tensor on the device to compute on.
+
+    >>> scaling(4, 2, 2, like=torch.empty(0))
+    tensor([[0.4286, 0.4286, 0.1429, 0.0000],
+            [0.0000, 0.1429, 0.4286, 0.4286]])
+    """
+    device = like.device
+    # Twice the distance, in units of 1/cover: whole numbers, so that equal distances are equal.
+    rows = 2 * (torch.arange(kept, device=device) + (cover - kept) // 2) + 1
+    columns = 2 * torch.arange(side, device=device) + 1
+    distance = columns * cover - rows[:, None] * side
+    largest = torch.clamp(torch.as_tensor(cover), min=side)
+    weights = (1 - distance.abs().float() / (2 * largest).float()).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 class Normalize(nn.Module):
@@ -186,6 +223,30 @@ def _pieces(side: int) -> list[tuple[int, int, int, int]]:
     return found
 
 
+def in_pieces(images: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is said of every pixel of a picture: at once, or piece by piece where it is large.
+
+    Exact where the overlap of the pieces is at least the radius of the receptive field; beyond it a
+    network sees the border of a piece as it sees that of a picture.
+
+    Args:
+        images: B×C×h×w.
+        answer: B×C×h×w → B×K×h×w.
+    """
+    if max(images.shape[-2:]) <= _TILE:
+        return answer(images)
+    whole: Tensor | None = None
+    for top, bottom, first, last in _pieces(images.shape[-2]):
+        for left, right, start, end in _pieces(images.shape[-1]):
+            found = answer(images[..., top:bottom, left:right])
+            if whole is None:  # once: pieces and their sum would take twice as much
+                whole = found.new_empty((*found.shape[:2], *images.shape[-2:]))
+            kept = found[..., first - top : last - top, start - left : end - left]
+            whole[..., first:last, start:end] = kept
+    assert whole is not None
+    return whole
+
+
 class Predictor(nn.Module):
     """From raw pictures to answers: fit, normalise, network, decode; always fp32, always eval.
 
@@ -230,8 +291,8 @@ class Predictor(nn.Module):
             raise ValueError(
                 f"the network takes {self.input.channels} channel(s), got {images.shape[1]}"
             )
-        if self.input.whole and max(images.shape[-2:]) > _TILE:
-            return self._pieced(images)
+        if self.input.whole:
+            return in_pieces(images, lambda piece: self._answers(self.normalize(piece)))
         return self._answers(self.normalize(self.fit(images)))
 
     def _answers(self, pictures: Tensor) -> Tensor:
@@ -242,22 +303,9 @@ class Predictor(nn.Module):
         mean: Tensor = reduce(torch.add, terms)
         return mean
 
-    def _pieced(self, images: Tensor) -> Tensor:
-        """What the network gives for a large picture, piece by piece.
-
-        Exact where the overlap is at least the radius of the receptive field; beyond it a network
-        sees the border of a piece as it sees that of a picture.
-        """
-        whole: Tensor | None = None
-        for top, bottom, first, last in _pieces(images.shape[-2]):
-            for left, right, start, end in _pieces(images.shape[-1]):
-                found = self._answers(self.normalize(images[..., top:bottom, left:right]))
-                if whole is None:  # once: pieces and their sum would take twice as much
-                    whole = found.new_empty((*found.shape[:2], *images.shape[-2:]))
-                kept = found[..., first - top : last - top, start - left : end - left]
-                whole[..., first:last, start:end] = kept
-        assert whole is not None
-        return whole
+    def of_fitted(self, images: Tensor) -> Tensor:
+        """As `forward`, for samples that have the network's size already, as `fit` gives them."""
+        return self.decode(self._answers(self.normalize(images)))
 
     def forward(self, images: Tensor) -> Tensor:
         """B×C×h×w uint8, or signals or volumes, → B×K probabilities, or numbers in the target's

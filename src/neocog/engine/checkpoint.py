@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Loaded",
     "check_name",
+    "digest_of",
     "flatten",
     "load",
     "load_latest",
@@ -97,7 +98,7 @@ def save(
         tensors |= found
     tensors = _own(tensors)
     text = json.dumps(header, allow_nan=False)
-    write(target, tensors, {"neocog": text, "sha256": _digest(text, tensors)})
+    write(target, tensors, {"neocog": text, "sha256": digest_of(text, tensors)})
     return target
 
 
@@ -108,7 +109,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> Path:
         RunError: the file cannot be written (names the path and the bytes needed).
     """
     tensors = _own(weights)
-    write(path, tensors, {"sha256": _digest("", tensors)})
+    write(path, tensors, {"sha256": digest_of("", tensors)})
     return path
 
 
@@ -342,7 +343,7 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
 
 
 def _verify(path: Path, text: str, tensors: Mapping[str, Tensor], expected: str) -> None:
-    if _digest(text, tensors) != expected:
+    if digest_of(text, tensors) != expected:
         raise RunError(f"{path} is damaged: its contents do not match their SHA-256")
 
 
@@ -360,7 +361,7 @@ def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return owned
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+def digest_of(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):

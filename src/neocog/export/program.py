@@ -1,0 +1,70 @@
+"""The predictor as a program for every size of picture, for torch.export. Floor 4, room export.
+
+Imports layers, geometry, bundle and torch. `layers.Fit` asks for sizes in Python, which would be
+decided once and for all while a program is traced; here sizes stay tensors. All else is the
+predictor's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from neocog.geometry import MARGIN
+from neocog.layers import scaling
+
+if TYPE_CHECKING:
+    from neocog.layers import Predictor
+
+__all__ = ["AnySize", "Program"]
+
+
+class AnySize(nn.Module):
+    """`layers.Fit` for sizes that are not known yet: B×C×h×w uint8 → B×C×H×W float32."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale and crop; a picture of the right size is multiplied by ones and zeros."""
+        high, wide = images.shape[-2:]
+        tall, broad = self._cover(
+            *(torch.scalar_tensor(n, dtype=torch.int64) for n in (high, wide))
+        )
+        down = scaling(high, tall, self.size[0], like=images)
+        right = scaling(wide, broad, self.size[1], like=images)
+        return down @ images.float() @ right.T
+
+    def _cover(self, high: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+        """`geometry.covering_size` of sizes in tensors."""
+        height, width = self.size
+        least = (round(height * MARGIN), round(width * MARGIN))
+        narrow = high * least[1] <= wide * least[0]  # its height decides
+        across = ((2 * wide * least[0] + high) // (2 * high)).clamp(min=least[1])
+        along = ((2 * high * least[1] + wide) // (2 * wide)).clamp(min=least[0])
+        same = (high == height) & (wide == width)
+        tall = torch.where(same, height, torch.where(narrow, least[0], along))
+        broad = torch.where(same, width, torch.where(narrow, across, least[1]))
+        return tall, broad
+
+
+class Program(nn.Module):
+    """What is exported: raw samples → answers, of any number and, for pictures, any size.
+
+    Args:
+        predictor: of the bundle, on the CPU; its parts are shared, none is changed.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        size = predictor.input.size
+        pictures = len(size) == 2 and not predictor.input.whole
+        self.fit = AnySize((size[0], size[1])) if pictures else nn.Identity()
+        self.predictor = predictor
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """As `Predictor.forward`; where pictures are answered for whole, all in one piece."""
+        return self.predictor.of_fitted(self.fit(samples))
