@@ -136,6 +136,35 @@ def test_a_file_that_takes_helpers_along_is_a_fault(
     assert found[:8] + found[9:] == expected[:8] + expected[9:]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bytes_are_held_to_what_files_are(tmp_path: Path, workers: int) -> None:
+    limits = Limits(decoded_bytes=2000)
+    files = pictures(tmp_path, 30)
+    for name, content in (("a", b""), ("b", bytes(4001)), ("c", bytes(4000))):
+        (tmp_path / "data" / name).write_bytes(content)
+        files.append((str(tmp_path / "data" / name), None))
+    mixed = [
+        (path, root) if i % 4 == 0 else ("/no/such/file", Path(path).read_bytes())
+        for i, (path, root) in enumerate(files)
+    ]
+    expected = list(look_at_all(files, Order(limits=limits), workers=0))
+    assert codes(expected)[-3:] == [["empty-file"], ["over-budget"], ["unknown-format"]]
+    assert list(look_at_all(mixed, Order(limits=limits), workers=workers)) == expected
+
+
+@POSIX
+def test_a_set_of_bytes_names_the_culprit(tmp_path: Path, trap: Callable[..., None]) -> None:
+    files = [(str(i), Path(path).read_bytes()) for i, (path, _) in enumerate(pictures(tmp_path, 9))]
+    expected = list(look_at_all(files, Order(), workers=0))
+    check = (
+        "def check_bytes(name, *rest): return os._exit(3) if name == '5' else whole(name, *rest)"
+    )
+    trap("pass", f"{check}\nwhole, files.check_bytes = files.check_bytes, check_bytes")
+    found = list(look_at_all(files, Order(), workers=1))
+    assert codes(found)[5] == ["decoder-died"]
+    assert found[:5] + found[6:] == expected[:5] + expected[6:]
+
+
 def test_what_was_answered_before_the_loss_stands(
     tmp_path: Path, trap: Callable[..., None]
 ) -> None:

@@ -23,17 +23,18 @@ NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = NAME) -> Iterator[None]:
     """Hold the folder for this process.
 
     Args:
         folder: exists.
+        name: of the file that is locked; another one holds something else in the folder.
 
     Raises:
         RunError: another process, or another thread of this one, holds it; or the folder cannot be
             written to.
     """
-    path = folder / NAME
+    path = folder / name
     try:
         handle = _take(path)
     except OSError as error:

@@ -1,7 +1,7 @@
 """A run folder as an object: read its events and scores, evaluate it, ask it.
 
-Floor 3; imports bundle's floor downward. Layout: `manifest.json`, `events.jsonl`, `checkpoints/`,
-`bundle/`, `evaluation.json`, `report.html`.
+Floor 3; imports bundle, runtime and the floors below. Layout: `manifest.json`, `events.jsonl`,
+`checkpoints/`, `bundle/`, `evaluation.json`, `report.html`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,25 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from neocog import machine, tasks
 from neocog.bundle import Bundle
 from neocog.config import DataRecipe, Recipe
-from neocog.data import dataset, decode
-from neocog.data.arrays import is_array, read_samples
-from neocog.data.files import Limits
-from neocog.data.looks import Order
-from neocog.data.workers import look_at_all
-from neocog.engine.evaluate import eval_batch, evaluate
+from neocog.data import dataset
+from neocog.engine.evaluate import evaluate
 from neocog.errors import DataError, RunError
 from neocog.files import read_json, write_atomic
-from neocog.geometry import covering_size, noun, size_text
 from neocog.host import memory_kept
 from neocog.measures import called, is_share
 from neocog.records import Event, Manifest, scores_from_dict
+from neocog.runtime import answering
+from neocog.runtime.torch_engine import TorchEngine
 from neocog.settings import from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
-    from numpy.typing import NDArray
     from torch import nn
 
     from neocog.data.dataset import Dataset
@@ -342,60 +337,13 @@ class Run:
     ) -> Generator[tuple[dict[str, Any], torch.Tensor | None]]:
         """The entries of `predict`, one after the other, each with the sample as the network takes
         it, C×H×W; None where it cannot be read. Only some of them are held at a time."""
-        where = machine.device_named(device)
-        predictor, task = self.predictor(where), tasks.build(self.bundle.task)
-        # Of pictures that are answered for whole, no two need have the same size.
-        together = 1 if predictor.input.whole else eval_batch(predictor.input.size)
-        waiting: list[tuple[dict[str, Any], torch.Tensor | None]] = []
-
-        def answer() -> None:
-            samples = [sample for _, sample in waiting if sample is not None]
-            if not samples:
-                return
-            with torch.no_grad():
-                decoded = predictor(torch.stack(samples).to(where)).cpu()
-            found = iter(task.answer(decoded))
-            for entry, sample in waiting:
-                if sample is not None:
-                    entry.update(next(found))
-
+        engine = self.engine(device=device)
         paths = [str(path) for path in images]
-        with contextlib.closing(self._samples(paths, predictor)) as samples:
-            for path, found in samples:
-                if isinstance(found, str):
-                    waiting.append(({"path": path, "error": found}, None))
-                    continue
-                waiting.append(({"path": path}, found))
-                if sum(sample is not None for _, sample in waiting) == together:
-                    answer()
-                    yield from waiting
-                    waiting.clear()
-        answer()
-        yield from waiting
+        return answering.answers(engine, paths, deep=self.recipe.data.deep)
 
-    def _samples(
-        self, paths: Sequence[str], predictor: Predictor
-    ) -> Generator[tuple[str, torch.Tensor | str]]:
-        """What each sample is called, and the sample as the network takes it, or why not."""
-        spec = predictor.input
-        pictures = len(spec.size) == 2
-        files = [(path, None) for path in paths if pictures and not is_array(path)]
-        cover = None if spec.whole else (spec.size[0], spec.size[-1])
-        order = Order(cover=cover, limits=Limits(deep=self.recipe.data.deep))
-        with contextlib.closing(look_at_all(files, order)) as looks:
-            for path in paths:
-                if is_array(path):
-                    yield from _array_samples(path, predictor)
-                elif not pictures:
-                    yield path, f"expected an .npz or .npy of {noun(spec.size)}s"
-                else:
-                    look = next(looks)
-                    yield (
-                        path,
-                        _fitted(look.array(), predictor)
-                        if look.usable
-                        else (look.remarks[-1].reason),
-                    )
+    def engine(self, *, device: str = "auto", threads: int = 0) -> TorchEngine:
+        """The network as PyTorch computes it; arguments as `TorchEngine` has them."""
+        return TorchEngine(self.bundle, model=self._model, device=device, threads=threads)
 
     def __repr__(self) -> str:
         manifest = self.manifest
@@ -415,36 +363,6 @@ class Run:
         name, *rest = repr(self).splitlines()
         lines = "<br>".join(escape(line.strip()) for line in rest)
         return f"<b>{escape(name)}</b><br>{lines}"
-
-
-def _array_samples(path: str, predictor: Predictor) -> Iterator[tuple[str, torch.Tensor | str]]:
-    """The samples of an .npz or .npy."""
-    spec = predictor.input
-    try:
-        names, found = read_samples(Path(path), size=spec.size, channels=spec.channels)
-    except DataError as error:
-        yield path, "; ".join(filter(None, (error.message, error.hint)))
-        return
-    if len(spec.size) != 2 and found.shape[1:-1] != spec.size:
-        have, wanted = (size_text(size) for size in (found.shape[1:-1], spec.size))
-        yield path, f"expected {noun(spec.size)}s of {wanted}, found {have}"
-        return
-    for name, one in zip(names, found, strict=True):
-        if spec.whole:
-            yield path + name, _fitted(one, predictor)
-        elif len(spec.size) == 2:
-            # Scaled as the pack does it, so that a picture answers the same from either.
-            size = covering_size(one.shape[:2], (spec.size[0], spec.size[1]))
-            yield path + name, _fitted(np.array(decode.fit(one, size)), predictor)
-        else:
-            yield path + name, torch.from_numpy(one).movedim(-1, 0)
-
-
-def _fitted(pixels: NDArray[np.uint8], predictor: Predictor) -> torch.Tensor:
-    """A picture H×W×C, cropped at once so that pictures of all shapes share a batch: C×H×W."""
-    pixels = decode.recolor(pixels, predictor.input.channels)
-    found: torch.Tensor = predictor.fit(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
-    return found
 
 
 def headline(scores: Scores) -> str:

@@ -14,6 +14,7 @@ from neocog import __version__
 from neocog.cli.datasets import data
 from neocog.cli.group import Verbs, print_json
 from neocog.cli.looking import compare, explain, filter_, models, plan, weights
+from neocog.cli.shipping import export, serve
 from neocog.cli.training import evaluate, predict, resume, train
 from neocog.errors import ConfigError, NeocogError
 from neocog.host import wait_patiently
@@ -34,7 +35,8 @@ def cli() -> None:
 
 _TRAINING = (train, resume, evaluate, predict)
 _LOOKING = (plan, explain, compare, models, weights, filter_)
-for _verb in (*_TRAINING, data, *_LOOKING):
+_SHIPPING = (export, serve)
+for _verb in (*_TRAINING, data, *_LOOKING, *_SHIPPING):
     cli.add_command(_verb)
 
 

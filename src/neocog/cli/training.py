@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from neocog.argv import recipe_of
 from neocog.cli.group import bad_options, device_options, json_option, print_json, print_result
 from neocog.host import born
+
+if TYPE_CHECKING:
+    from neocog.verbs.choice import Choice
+    from neocog.verbs.console import Console
 
 __all__ = ["evaluate", "predict", "resume", "train"]
 
@@ -119,29 +123,78 @@ def evaluate(run: Path, source: str, device: str, model: str, as_json: bool) -> 
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
 @device_options
+@click.option(
+    "--engine",
+    default="auto",
+    help="torch, onnxruntime, openvino, or auto: torch for a few pictures, then the fastest here.",
+    show_default=True,
+)
+@click.option("--threads", type=int, default=0, help="Of the processor.  [all]")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Write a table, .csv or .parquet, row by row; the same command goes on after a stop.",
+)
+@click.option("--all", "each", is_flag=True, help="With --to: a column for each class.")
+@click.option("--again", is_flag=True, help="With --to: begin the table anew.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for masks.  [RUN/predictions]")
 @click.option("--overlay", is_flag=True, help="Also lay masks over their pictures.")
 @json_option
 def predict(
     run: Path,
     images: tuple[str, ...],
-    device: str,
-    model: str,
+    to: Path | None,
+    each: bool,
+    again: bool,
     out: Path | None,
     overlay: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Answer for IMAGES, files or folders of them, and for every sample of .npz and .npy files.
 
-    Where each pixel is answered for, masks are written as PNGs of class numbers.
+    RUN is a run folder, FILE an exported .onnx or OpenVINO .xml. Where each pixel is answered for,
+    masks are written as PNGs of class numbers; beside a table only where --out names their folder.
     """
+    if to is None and (each or again):
+        raise click.UsageError("--all and --again are about a table: name one with --to")
+    from neocog.verbs.choice import Choice
+    from neocog.verbs.console import Console
+
+    choice = Choice(path=run, **options)
+    with Console() as console:
+        if to is None:
+            _predict(choice, images, out, overlay, as_json, console)
+            return
+        from neocog.verbs.answers import Wanted, tell
+        from neocog.verbs.predict import table
+
+        wanted = Wanted(to=to, sources=images, each=each, out=out, overlay=overlay, again=again)
+        summary = table(choice, wanted, console=console)
+    if as_json:
+        print_json(summary)
+    else:
+        click.echo(tell(summary))
+    if summary["found"] and not summary["used"]:
+        sys.exit(1)
+
+
+def _predict(
+    choice: Choice,
+    images: tuple[str, ...],
+    out: Path | None,
+    overlay: bool,
+    as_json: bool,
+    console: Console,
+) -> None:
+    """Answers to standard output; exit code 1 where a file cannot be read."""
     from neocog.verbs.predict import lines
     from neocog.verbs.predict import predict as answer
 
-    entries = answer(run, images, device=device, model=model, out=out, overlay=overlay)
+    entries = answer(choice, images, out=out, overlay=overlay, console=console)
     if as_json:
         print_json(entries)
     else:

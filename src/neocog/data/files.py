@@ -20,7 +20,7 @@ from neocog.text import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MOMENTARY", "Limits", "Remark", "Undecodable", "read_file", "skip"]
+__all__ = ["MOMENTARY", "Limits", "Remark", "Undecodable", "check_bytes", "read_file", "skip"]
 
 MOMENTARY = frozenset(("changed", "decoder-died", "decoder-hung", "out-of-memory", "read-error"))
 """Codes of faults that depend on the moment: the same file may be in order the next time."""
@@ -123,7 +123,7 @@ def read_file(
     Raises:
         Undecodable: it cannot be read, or should not be.
     """
-    name, limit = os.fspath(path), 2 * (limits or _USUAL).decoded_bytes
+    name, limits = os.fspath(path), limits or _USUAL
     try:
         place, mode = _resolve(name, None if root is None else os.fspath(root))
         _refuse_special(name, mode)
@@ -132,10 +132,7 @@ def read_file(
         try:
             found = os.fstat(handle)
             _refuse_special(name, found.st_mode)
-            if found.st_size > limit:
-                raise skip(
-                    name, "over-budget", f"expected at most {limit} bytes, found {found.st_size}"
-                )
+            _check_length(name, found.st_size, limits)
             data = _read_all(handle, found.st_size)
         finally:
             os.close(handle)
@@ -145,6 +142,26 @@ def read_file(
         code = _FAULTS_OF_THE_FILE.get(error.errno or 0, "read-error")
         found_text = "a link that loops" if code == "link-loop" else error.strerror
         raise skip(name, code, f"expected a readable file, found {found_text}") from error
+    return _check_any(name, data)
+
+
+def check_bytes(name: str, data: bytes, limits: Limits) -> bytes:
+    """The bytes of a file that is at hand, held to what `read_file` holds files to.
+
+    Raises:
+        Undecodable: there are none, or too many.
+    """
+    _check_length(name, len(data), limits)
+    return _check_any(name, data)
+
+
+def _check_length(name: str, length: int, limits: Limits) -> None:
+    limit = 2 * limits.decoded_bytes
+    if length > limit:
+        raise skip(name, "over-budget", f"expected at most {limit} bytes, found {length}")
+
+
+def _check_any(name: str, data: bytes) -> bytes:
     if not data:
         raise skip(name, "empty-file", "expected a picture, found an empty file")
     return data

@@ -6,44 +6,38 @@ for each set of pictures, and for a single one, starts with as little as it can.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import hashlib
 import json
-import os
-import signal
 import struct
-import sys
-import time
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from neocog.data.decode import picture
-from neocog.data.files import Limits, Remark, Undecodable, read_file
+from neocog.data.files import Limits, Remark, Undecodable, check_bytes, read_file
 from neocog.data.masks import Values, mask
+from neocog.data.messages import answer_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    Files = Sequence[tuple[str, str | None]]
-    """Paths, each with the folder it must not leave."""
+    File = tuple[str, str | bytes | None]
+    """A path, with the folder it must not leave; or a name, with the bytes of a file."""
+    Files = Sequence[File]
 
 __all__ = [
     "NOTHING",
     "ROW",
-    "TICKS",
     "Batch",
     "Look",
     "Order",
     "looks",
     "main",
+    "pack_files",
     "pixel_print",
-    "receive",
-    "send",
 ]
 
 ROW = struct.Struct("<32s6qQ")
@@ -51,19 +45,12 @@ ROW = struct.Struct("<32s6qQ")
 the pixels, channels, bytes of pixels that follow, print of the pixels. All 0: unusable."""
 NOTHING = bytes(ROW.size)
 """The row of an unusable file."""
-TICKS = 25
-"""A helper that works gives so many signs of life within its caller's patience."""
-_HEAD = struct.Struct("<QQQ")
 _WORKING_COPIES = 8
 """Address space for decoding, in units of `Limits.decoded_bytes`: 2 for all that `decode` holds at
 once, as it reckons beforehand, and as much again where it reckons wrong; 2 for a file that is read
 in pieces; 1 for the pixels of a batch, and 1 for those of the picture that joins them."""
 _RESERVE = 64 * 2**20
 """Bytes of address space for all else that a helper may come to need."""
-_ERROR_BYTES = 2**16
-"""What a helper may write to a file: its complaints, and no more."""
-_OPEN_FILES = 64
-"""What a helper may hold open: its pipes, one picture, and what Python opens meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +94,7 @@ class Batch:
                 (tall, wide),
                 channels,
                 tuple(remark for other, remark in self.remarks if other == place),
-                bytes(pixels[at : at + length]),
+                bytes(self.pixels if length == len(pixels) else pixels[at : at + length]),
             )
             at += length
 
@@ -138,7 +125,8 @@ class Look:
         """H×W×C, uint8, writable: the pixels, where they were wanted."""
         import numpy as np  # only here: no helper needs it
 
-        return np.frombuffer(bytearray(self.pixels), np.uint8).reshape(*self.size, self.channels)
+        found = np.frombuffer(self.pixels, np.uint8).reshape(*self.size, self.channels)
+        return found.copy()  # which lets other threads run, as `bytearray` would not
 
 
 def pixel_print(size: tuple[int, ...], pixels: bytes) -> int:
@@ -153,7 +141,7 @@ def pixel_print(size: tuple[int, ...], pixels: bytes) -> int:
     return int.from_bytes(state.digest(), "little")
 
 
-def looks(files: Iterable[tuple[str, str | None]], order: Order) -> Iterator[Batch]:
+def looks(files: Iterable[File], order: Order) -> Iterator[Batch]:
     """The batches of these files, made in this process; one ends where its pixels are many."""
     table, pixels = bytearray(), bytearray()  # one run each: the pictures' own memory is used again
     remarks: list[tuple[int, Remark]] = []
@@ -164,7 +152,10 @@ def looks(files: Iterable[tuple[str, str | None]], order: Order) -> Iterator[Bat
             table, pixels, remarks = bytearray(), bytearray(), []
         place, at = len(table) // ROW.size, len(pixels)
         try:
-            data = read_file(path, root=root, limits=limits)
+            if isinstance(root, bytes):
+                data = check_bytes(path, root, limits)
+            else:
+                data = read_file(path, root=root, limits=limits)
             if order.mask is None:
                 found = picture(data, name=path, cover=cover, whole=whole, limits=limits)
             else:
@@ -192,42 +183,32 @@ def looks(files: Iterable[tuple[str, str | None]], order: Order) -> Iterator[Bat
     yield Batch(bytes(table), tuple(remarks), pixels)
 
 
-def send(
-    stream: IO[bytes], first: bytes, second: bytes = b"", third: bytes | bytearray = b""
-) -> None:
-    """Write a message of three parts."""
-    stream.write(_HEAD.pack(len(first), len(second), len(third)) + first + second)
-    stream.write(third)
-    stream.flush()
+def pack_files(files: Files) -> tuple[bytes, bytes]:
+    """A question's first and third part: as JSON, paths with their folders and names with numbers
+    of bytes; those bytes, one file after the other."""
+    contents = [root for _, root in files if isinstance(root, bytes)]
+    named = [(path, len(root) if isinstance(root, bytes) else root) for path, root in files]
+    return json.dumps(named).encode(), contents[0] if len(contents) == 1 else b"".join(contents)
 
 
-def receive(stream: IO[bytes]) -> tuple[bytes, bytes, bytes]:
-    """The three parts of the next message.
-
-    Raises:
-        EOFError: the other side ended.
-    """
-
-    def exactly(count: int) -> bytes:
-        parts = [stream.read(count)]
-        while (count := count - len(parts[-1])) > 0:  # an unbuffered stream gives what is there
-            if not parts[-1]:
-                raise EOFError
-            parts.append(stream.read(count))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    first, second, third = _HEAD.unpack(exactly(_HEAD.size))
-    return exactly(first), exactly(second), exactly(third)
+def _files(listed: bytes, contents: bytes, sign: Callable[[], None]) -> Iterator[File]:
+    """The files one by one, each after a sign of life where one is due."""
+    at = 0
+    for path, root in json.loads(listed):
+        sign()
+        if isinstance(root, int):
+            yield path, contents[at : at + root]
+            at += root
+        else:
+            yield path, root
 
 
 def main(setting: str) -> None:
-    """The helper program: answer chunks until the input ends.
+    """The helper program: answer for chunks of files until the input ends.
 
     Args:
         setting: as JSON, the fields of the order and the seconds of the caller's patience.
     """
-    # Ctrl-C reaches the whole group; the caller ends its helpers in its own good order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cover, whole, pixels, limits, values, patience = json.loads(setting)
     order = Order(
         cover=None if cover is None else (cover[0], cover[1]),
@@ -236,67 +217,13 @@ def main(setting: str) -> None:
         limits=Limits(**limits),
         mask=None if values is None else Values(**values),
     )
-    # Only we may write to the pipe: a decoder's own chatter goes where errors go.
-    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    gc.freeze()  # what was imported stays: no collection need ever look at it again
-    _limit(order.limits)
-    stdout.write(b".")
-    stdout.flush()
-    while True:
-        _end_after(0)
-        try:
-            request, _, _ = receive(stdin)
-        except EOFError:
-            return
-        for batch in looks(_signed(json.loads(request), stdout, patience), order):
+
+    def answer(
+        listed: bytes, contents: bytes, sign: Callable[[], None]
+    ) -> Iterator[tuple[bytes, bytes, bytes | bytearray]]:
+        for batch in looks(_files(listed, contents, sign), order):
             said = [(place, *dataclasses.astuple(remark)) for place, remark in batch.remarks]
-            send(stdout, batch.table, json.dumps(said).encode(), batch.pixels)
+            yield batch.table, json.dumps(said).encode(), batch.pixels
 
-
-def _signed(
-    files: Iterable[tuple[str, str | None]], stdout: IO[bytes], patience: float
-) -> Iterator[tuple[str, str | None]]:
-    """The files one by one, with an empty message as a sign of life where a tick has passed."""
-    tick = patience / TICKS
-    _end_after(2 * patience)
-    due = time.monotonic() + tick
-    for file in files:
-        now = time.monotonic()
-        if now >= due:
-            send(stdout, b"")
-            _end_after(2 * patience)
-            due = now + tick
-        yield file
-
-
-def _end_after(seconds: float) -> None:
-    """Let the system end this program then; 0: never.
-
-    A program that hangs is ended by its caller long before, unless the caller was killed itself.
-    """
-    if hasattr(signal, "setitimer"):  # not on Windows
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _limit(limits: Limits) -> None:
-    """Bind this program to what decoding may cost, as far as the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    wishes = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: _ERROR_BYTES,
-        resource.RLIMIT_NOFILE: _OPEN_FILES,
-    }
-    with contextlib.suppress(OSError, ValueError):  # only Linux says what is in use already
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib takes 3 ms to import
-            pages = int(file.read().split()[0])
-        budget = _WORKING_COPIES * limits.decoded_bytes + _RESERVE
-        wishes[resource.RLIMIT_AS] = pages * resource.getpagesize() + budget
-    for what, wish in wishes.items():
-        _, most = resource.getrlimit(what)
-        least = wish if most == resource.RLIM_INFINITY else min(wish, most)
-        with contextlib.suppress(OSError, ValueError):  # a system that knows the name only
-            resource.setrlimit(what, (least, least))
+    memory = _WORKING_COPIES * order.limits.decoded_bytes + _RESERVE
+    answer_all(answer, memory=memory, patience=patience)

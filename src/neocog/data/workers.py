@@ -21,36 +21,34 @@ What can go wrong with a helper, and what becomes of it:
 A helper that is lost is replaced. What it had answered stands, the rest of its chunk is tried again
 file by file, and the file that takes a helper along once more is reported as a fault like any
 other. Each file is answered exactly once, in order, whatever happens.
+
+A server keeps its helpers open, and hands them the bytes of one picture at a time: `Decoders`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
+import functools
 import json
 import os
-import select
-import subprocess
 import sys
-import tempfile
-import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from neocog.data.files import Remark
-from neocog.data.looks import NOTHING, TICKS, Batch, Look, Order, looks, receive, send
-from neocog.errors import NeocogError
+from neocog.data.helpers import Crew, LostError, Program
+from neocog.data.looks import NOTHING, Batch, Look, Order, looks, pack_files
 from neocog.host import cores
-from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from concurrent.futures import Future
 
-    from neocog.data.looks import Files
+    from neocog.data.helpers import Helper
+    from neocog.data.looks import File, Files
 
-__all__ = ["PATIENCE", "look_at_all", "look_in_batches"]
+__all__ = ["PATIENCE", "Decoders", "look_at_all", "look_in_batches"]
 
 CHUNK = 128
 """Files a message: large enough to hide the cost of a message, small enough to share work out."""
@@ -60,14 +58,6 @@ FEW_BYTES = 8 * 2**20
 PATIENCE = 25.0
 """Seconds without a sign after which a helper is given up. A sign comes every second, unless one
 file takes longer: the largest picture that `Limits` admits takes some two."""
-PIPE = 2**19
-"""Bytes that a helper can answer before anybody reads, where the system lets us decide: a chunk of
-small pictures."""
-LAST_WAIT = 1.0
-"""Seconds that a helper is given to end. One that does not answer to being killed either, because
-the system waits for a disk on its behalf, is left to itself."""
-STARTS = 3
-"""How often a helper is started before that is given up."""
 
 
 def look_at_all(
@@ -86,7 +76,7 @@ def look_in_batches(
     """Read, hash and decode files; whatever is wrong with one comes back as a remark.
 
     Args:
-        files: paths, each with the folder it must not leave.
+        files: paths, each with the folder it must not leave; or names, each with a file's bytes.
         order: what is wanted.
         workers: helper programs; None: as many as cores, or one for a small set; 0: none, so that
             a decoder that crashes takes this process along.
@@ -116,281 +106,124 @@ def _is_little(files: Files) -> bool:
     if len(files) > FEW_FILES:
         return False
     total = 0
-    for path, _ in files:
+    for path, root in files:
         with contextlib.suppress(OSError):
-            total += os.lstat(path).st_size
+            total += len(root) if isinstance(root, bytes) else os.lstat(path).st_size
     return total <= FEW_BYTES
 
 
+class Decoders:
+    """Helpers that stay open and decode single pictures, whose bytes they are given.
+
+    Args:
+        order: what is wanted of each.
+        workers: helpers, at least one; all else waits, first come, first served.
+        patience: seconds after which a helper that is at one picture is given up.
+    """
+
+    def __init__(self, order: Order, *, workers: int, patience: float = PATIENCE) -> None:
+        self._crew = Crew(workers, _program(order, patience), patience)
+
+    def start(self) -> list[Future[object]]:
+        """Start all helpers now. A future raises NeocogError where that fails."""
+        return [self._crew.submit(self._crew.helper) for _ in range(self._crew.count)]
+
+    def look(self, name: str, data: bytes) -> Future[Look]:
+        """What is in a file. Whatever is wrong with it is a remark, also that it took its helper
+        along: it is not tried again. The future raises NeocogError where no helper starts.
+
+        Raises:
+            RuntimeError: closed.
+        """
+
+        def work() -> Look:
+            (found,) = (
+                look for batch in _ask_one(self._crew, (name, data)) for look in batch.looks()
+            )
+            return found
+
+        return self._crew.submit(work)
+
+    def close(self) -> None:
+        """End all helpers at once; what waits is cancelled, what is at work comes as a remark."""
+        self._crew.close()
+
+
 class _Crew:
-    """Helpers, each owned by one thread that waits for it, and one thread that watches them all."""
+    """Helpers for one set of files."""
 
     def __init__(self, count: int, order: Order, patience: float) -> None:
-        self.order = order
-        self.count = count
-        self.patience = patience
-        self.local = threading.local()
-        self.helpers: list[_Helper] = []
-        self.lock = threading.Lock()
-        self.closed = threading.Event()
-        self.threads = ThreadPoolExecutor(count, thread_name_prefix="neocog-look")
-        self.watch = threading.Thread(target=self._watch, name="neocog-watch", daemon=True)
+        self.crew = Crew(count, _program(order, patience), patience)
 
     def __enter__(self) -> _Crew:
-        self.watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
-        with self.lock:
-            self.closed.set()
-            for helper in self.helpers:
-                helper.kill()  # all of them before any is waited for
-            for helper in self.helpers:
-                helper.close()
-        self.threads.shutdown(wait=True)
-        self.watch.join()
+        self.crew.close()
 
     def run(self, chunks: Sequence[Files]) -> Iterator[Batch]:
         """All batches in order; only a few chunks ahead, so that memory stays bounded."""
-        ahead: deque[Any] = deque()
-        waiting = iter(chunks)
-        for chunk in waiting:
-            ahead.append(self.threads.submit(self._ask, chunk))
-            if len(ahead) > 3 * self.count:
+        ahead: deque[Future[list[Batch]]] = deque()
+        for chunk in chunks:
+            ahead.append(self.crew.submit(functools.partial(self._ask, chunk)))
+            if len(ahead) > 3 * self.crew.count:
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
-
-    def _watch(self) -> None:
-        """Count the ticks in which a helper that is wanted said nothing; end those that hang.
-
-        The ticks are this thread's own: while the whole program is stopped, or starved by others,
-        its helpers are too, and nobody may be blamed for the time.
-        """
-        while not self.closed.wait(self.patience / TICKS):
-            with self.lock:
-                helpers = list(self.helpers)
-            for helper in helpers:
-                if helper.quiet_for() >= TICKS:
-                    helper.give_up()
 
     def _ask(self, chunk: Files) -> list[Batch]:
         """One chunk, by this thread's helper; after a loss file by file, to find the culprit."""
         batches: list[Batch] = []
         try:
-            batches.extend(self._helper().ask(chunk))
-        except _LostError:
-            self._replace()
+            batches.extend(_ask(self.crew.helper(), chunk))
+        except LostError:
+            self.crew.replace()
         for file in chunk[sum(len(batch) for batch in batches) :]:
-            if self.closed.is_set():
+            if self.crew.closed.is_set():
                 break
-            try:
-                batches.extend(self._helper().ask([file]))
-            except _LostError as error:
-                self._replace()
-                batches.append(Batch(NOTHING, ((0, error.remark),), b""))
+            batches.extend(_ask_one(self.crew, file))
         return batches
 
-    def _helper(self) -> _Helper:
-        """This thread's helper.
 
-        Raises:
-            NeocogError: it cannot be started.
-        """
-        helper: _Helper | None = getattr(self.local, "helper", None)
-        for left in reversed(range(STARTS)):
-            if helper is not None:
-                break
-            helper = _Helper(self.order, self.patience)
-            with self.lock:
-                self.helpers.append(helper)  # from now on watched, and closed with the crew
-                if self.closed.is_set():
-                    helper.close()
-            try:
-                helper.greet()
-            except NeocogError:
-                self._replace(helper)
-                if not left or self.closed.is_set():
-                    raise
-                helper = None
-        self.local.helper = helper
-        assert helper is not None
-        return helper
-
-    def _replace(self, lost: _Helper | None = None) -> None:
-        """Part with a helper; the next question starts another."""
-        lost = lost or self.local.helper
-        self.local.helper = None
-        with self.lock:
-            self.helpers.remove(lost)
-        lost.close()
+def _ask_one(crew: Crew, file: File) -> list[Batch]:
+    """One file, by this thread's helper; a loss is a remark on it."""
+    try:
+        return list(_ask(crew.helper(), [file]))
+    except LostError as error:
+        crew.replace()
+        code = "decoder-hung" if error.hung else "decoder-died"
+        remark = Remark("file", code, f"the decoder {error.reason}", "skip")
+        return [Batch(NOTHING, ((0, remark),), b"")]
 
 
-class _LostError(Exception):
-    """A helper ended, or was ended, while it was wanted."""
+def _ask(helper: Helper, files: Files) -> Iterator[Batch]:
+    """The batches of some files, as they come.
 
-    def __init__(self, remark: Remark) -> None:
-        super().__init__(remark.reason)
-        self.remark = remark
-
-
-class _Helper:
-    """One helper program."""
-
-    def __init__(self, order: Order, patience: float) -> None:
-        self.patience = patience
-        self.wanted = True
-        self.signs = 0  # only its owner writes this, only the watch the next two
-        self.seen = (False, 0)
-        self.quiet = 0
-        self.hung = False
-        self.killed = False
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        # The child gets this process's own search path: it finds what this one found.
-        program = (
-            "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-            "from neocog.data.looks import main; main(sys.argv[2])"
-        )
-        setting = json.dumps(
-            [
-                *(order.cover, order.whole, order.pixels),
-                dataclasses.asdict(order.limits),
-                None if order.mask is None else dataclasses.asdict(order.mask),
-                patience,
-            ]
-        )
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program, json.dumps([str(p) for p in sys.path]), setting],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.errors,
-                bufsize=0,
-            )
-        except OSError as error:
-            self.errors.close()
-            raise _no_start(str(error)) from error
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.stdin: IO[bytes] = io.BufferedWriter(cast("io.RawIOBase", self.process.stdin))
-        self.stdout: IO[bytes] = self.process.stdout
-        _widen(self.stdout)
-
-    def greet(self) -> None:
-        """Wait until it is ready.
-
-        Raises:
-            NeocogError: it ends instead, or says nothing.
-        """
-        try:
-            self._await()
-            ready = self.stdout.read(1) == b"."
-        except (OSError, ValueError, EOFError):
-            ready = False
-        if not ready:
-            self._end()
-            said = "it says nothing"
-            if not self.hung:
-                self.errors.seek(0)
-                said = self.errors.read()[-2000:].decode(errors="replace")
-            raise _no_start(said)
-        self.wanted = False
-
-    def ask(self, files: Files) -> Iterator[Batch]:
-        """The batches of some files, as they come.
-
-        Raises:
-            _LostError: the helper ended before it had answered for all of them.
-        """
-        left = len(files)
-        self.wanted = True
-        try:
-            send(self.stdin, json.dumps(files).encode())
-            while left:
-                self._await()
-                table, said, pixels = receive(self.stdout)
-                self.signs += 1
-                if table:
-                    remarks = tuple((place, Remark(*facts)) for place, *facts in json.loads(said))
-                    batch = Batch(table, remarks, pixels)
-                    left -= len(batch)
-                    yield batch
-        except (OSError, ValueError, EOFError) as error:
-            raise _LostError(self._loss()) from error
-        self.wanted = False
-
-    def _await(self) -> None:
-        """Return when it says something or ends.
-
-        A killed program keeps its end of the pipe open while the system waits for a disk on its
-        behalf: reading would then never return.
-
-        Raises:
-            EOFError: it was killed, and says nothing.
-        """
-        if not hasattr(select, "poll"):  # Windows, which closes the pipe
-            return
-        poll = select.poll()
-        poll.register(self.stdout, select.POLLIN)
-        while not poll.poll(1000 * LAST_WAIT):
-            if self.killed:
-                raise EOFError
-
-    def quiet_for(self) -> int:
-        """One more tick has passed: how many without a sign, 0 where none is due."""
-        state = (self.wanted, self.signs)
-        self.quiet = self.quiet + 1 if state == self.seen and self.wanted else 0
-        self.seen = state
-        return self.quiet
-
-    def give_up(self) -> None:
-        """End a program that hangs; its owner notices."""
-        self.hung = True
-        self.kill()
-
-    def kill(self) -> None:
-        """End it, without waiting until it has ended."""
-        self.killed = True
-        self.process.kill()
-
-    def _loss(self) -> Remark:
-        """Why it is lost, as a remark on the file it was lost over."""
-        code = self._end()
-        if self.hung:
-            reason = f"the decoder hung on this file: no sign of it for {self.patience:g} s"
-            return Remark("file", "decoder-hung", reason, "skip")
-        reason = f"the decoder died of this file (exit code {code})"
-        return Remark("file", "decoder-died", reason, "skip")
-
-    def _end(self) -> int | None:
-        """The exit code, once its output has ended; None: not even killing ends it."""
-        for _ in range(2):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self.process.wait(LAST_WAIT)
-            self.kill()
-        return None
-
-    def close(self) -> None:
-        """End the program, whatever it is doing; one that cannot be ended is left to itself."""
-        self.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(LAST_WAIT)
-        for stream in (self.stdin, self.stdout, self.errors):
-            with contextlib.suppress(OSError):
-                stream.close()
+    Raises:
+        LostError: the helper ended before it had answered for all of them.
+    """
+    left = len(files)
+    with helper.asked(*pack_files(files)) as messages:
+        while left:
+            table, said, pixels = next(messages)
+            remarks = tuple((place, Remark(*facts)) for place, *facts in json.loads(said))
+            batch = Batch(table, remarks, pixels)
+            left -= len(batch)
+            yield batch
 
 
-def _widen(pipe: IO[bytes]) -> None:
-    """Let more fit into a pipe, so that a helper need not wait for its reader; only on Linux."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
-
-
-def _no_start(said: str) -> NeocogError:
-    return NeocogError(
-        f"a helper program that decodes pictures did not start: {printable(said)}",
-        "scan with workers=0 to decode in this process",
+def _program(order: Order, patience: float) -> Program:
+    """`looks.main` with this order."""
+    setting = [
+        *(order.cover, order.whole, order.pixels),
+        dataclasses.asdict(order.limits),
+        None if order.mask is None else dataclasses.asdict(order.mask),
+        patience,
+    ]
+    return Program(
+        module="neocog.data.looks",
+        setting=json.dumps(setting),
+        about="file",
+        deed="decodes pictures",
+        remedy="scan with workers=0 to decode in this process",
     )

@@ -17,8 +17,9 @@ from neocog.layers import scaling
 
 if TYPE_CHECKING:
     from neocog.layers import Predictor
+    from neocog.records import InputSpec
 
-__all__ = ["AnySize", "Program"]
+__all__ = ["AnySize", "Program", "example", "traced"]
 
 
 class AnySize(nn.Module):
@@ -68,3 +69,38 @@ class Program(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """As `Predictor.forward`; where pictures are answered for whole, all in one piece."""
         return self.predictor.of_fitted(self.fit(samples))
+
+
+def example(spec: InputSpec, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Samples to trace a program with: two, and pictures of another size than the network's, so
+    that no size is taken for a constant.
+
+    >>> from neocog.records import InputSpec
+    >>> example(InputSpec(channels=1, size=(8, 8), mean=(0.5,), std=(0.2,))).shape
+    torch.Size([2, 1, 16, 24])
+    """
+    size = spec.size
+    if len(size) == 2:
+        # Multiples of a stride that are multiples of larger ones, too, would be taken for such.
+        size = (size[0] + 8, size[1] + 16)
+    return torch.zeros(2, spec.channels, *size, dtype=dtype)
+
+
+def traced(
+    program: nn.Module, spec: InputSpec, dtype: torch.dtype = torch.uint8
+) -> torch.export.ExportedProgram:
+    """What a program does, for any number of samples and, of pictures, any height and width.
+
+    Args:
+        program: one of `Program`, in evaluation mode on the CPU.
+        spec: what it takes.
+        dtype: of the samples; pictures are uint8.
+    """
+    axes = (0, 2, 3) if len(spec.size) == 2 else (0,)
+    # Not named and bounded: halvings that round up leave conditions that always hold, but that
+    # torch cannot prove.
+    shapes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+    with torch.no_grad():
+        return torch.export.export(
+            program, (example(spec, dtype),), dynamic_shapes=shapes, strict=False
+        )

@@ -87,6 +87,9 @@ def _layer(
 @torch.fx.wrap
 def _at_least(x: Tensor, side: int) -> Tensor:
     """B×C×H×W with zeros to the right and below, where it is smaller than `side`."""
+    if torch.compiler.is_exporting():  # sizes are symbols, which must not be compared
+        down, right = (torch.sym_max(0, side - x.shape[axis]) for axis in (-2, -1))  # type: ignore[no-untyped-call]
+        return F.pad(x, (0, right, 0, down))
     missing = max(0, side - x.shape[-2]), max(0, side - x.shape[-1])
     return F.pad(x, (0, missing[1], 0, missing[0])) if any(missing) else x
 

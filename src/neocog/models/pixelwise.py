@@ -132,6 +132,12 @@ def row(
 
 def cut(x: Tensor, height: int, width: int) -> Tensor:
     """The upper left of B×C×H×W: B×C×height×width."""
+    if torch.compiler.is_exporting():
+        # Where sizes are symbols, a slice asks whether it takes all, which would be decided once
+        # and for all; what is picked by number has the size that was asked for.
+        for axis, side in ((2, height), (3, width)):
+            x = x.index_select(axis, torch.arange(side, device=x.device))
+        return x
     return x[..., :height, :width]
 
 

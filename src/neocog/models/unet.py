@@ -260,7 +260,8 @@ class UNetBackbone(nn.Module):
 def _filling(x: Tensor, height: int, width: int) -> Tensor:
     """Scaled to this size, where it has another: the finest level of a network without padding is
     smaller than the picture."""
-    if x.shape[-2] == height and x.shape[-1] == width:
+    same = not torch.compiler.is_exporting() and x.shape[-2] == height and x.shape[-1] == width
+    if same:  # an exported program is for every size, and scales by 1
         return x
     return F.interpolate(x, size=(height, width), mode="nearest")
 

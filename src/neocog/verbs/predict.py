@@ -1,31 +1,35 @@
-"""Answers for image files and arrays. Floor 5, room verbs."""
+"""Answers for image files and arrays, and tables of them. Floor 5, room verbs."""
 
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neocog.data import folder
-from neocog.errors import ConfigError, DataError, RunError
-from neocog.plots.masks import palette, write_mask, write_overlay
-from neocog.run import open_run
+from neocog.data.walk import pictures_below
+from neocog.errors import ConfigError, DataError
+from neocog.runtime import answering
+from neocog.verbs.answers import paths_of, write_table
+from neocog.verbs.mask_files import MaskFiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+    from neocog.runtime.engine import Engine
+    from neocog.verbs.answer_state import State
+    from neocog.verbs.answers import Wanted
+    from neocog.verbs.choice import Choice
+    from neocog.verbs.console import Console
 
-__all__ = ["expanded", "lines", "predict"]
+__all__ = ["expanded", "lines", "predict", "table"]
 
 
 def predict(
-    path: Path,
+    choice: Choice,
     images: Sequence[str],
     *,
-    device: str,
-    model: str,
+    console: Console,
     out: Path | None = None,
     overlay: bool = False,
 ) -> list[dict[str, Any]]:
@@ -37,11 +41,10 @@ def predict(
     classes laid over it.
 
     Args:
-        path: the run.
+        choice: who answers.
         images: files and folders.
-        device: where to compute.
-        model: a foreign network, named again.
-        out: folder for masks; None: `predictions` in the run.
+        console: told who it is.
+        out: folder for masks; None: `predictions` in the run, or beside the exported file.
         overlay: whether overlays are written too.
 
     Raises:
@@ -49,90 +52,83 @@ def predict(
         DataError: a folder without images.
         ConfigError: `out` or `overlay` where nothing is drawn.
     """
-    run = open_run(path, model=model)
-    if not run.bundle.input.whole and (overlay or out is not None):
-        raise ConfigError(
-            f"the run {path} has one answer a picture, so there is nothing to draw",
-            "leave out --out and --overlay",
-        )
     files = expanded(images)
-    writer = _Masks(out or path / "predictions", len(run.bundle.classes), overlay)
-    if run.bundle.input.whole:
+    engine = choice.open(len(files), lambda: iter([file for file, _ in files]), console.say)
+    _refuse_drawing(engine, choice.path, out, overlay)
+    home = choice.path if choice.path.is_dir() else choice.path.parent
+    writer = MaskFiles(out or home / "predictions", len(engine.described.classes), overlay)
+    if engine.described.input.whole:
         writer.spare(files)
     entries = []
-    with contextlib.closing(run.answers([str(file) for file, _ in files], device=device)) as found:
-        below = dict(files)
+    paths, below = [file for file, _ in files], dict(files)
+    with contextlib.closing(answering.answers(engine, paths)) as found:
         for entry, picture in found:
             if picture is not None and "mask" in entry:
-                writer.write(entry, picture, below.get(entry["path"], ""))
+                name = below.get(entry["path"]) or Path(entry["path"]).name
+                writer.write(entry, picture, writer.name(name))
             entries.append(entry)
     return entries
 
 
-class _Masks:
-    """Where masks are written.
+def table(choice: Choice, wanted: Wanted, *, console: Console) -> dict[str, Any]:
+    """Write a table of answers, or what is left of one; see `answers.write_table`.
 
     Args:
-        out: the folder.
-        classes: how many there are.
-        overlay: whether overlays are written too.
+        choice: who answers.
+        wanted: the table.
+        console: told who answers, and how far it has come.
+
+    Raises:
+        RunError: no finished run, a table that cannot go on, or a disk that fails.
+        DataError: a folder without images.
+        ConfigError: masks where nothing is drawn, or among the pictures.
     """
 
-    def __init__(self, out: Path, classes: int, overlay: bool) -> None:
-        self.out = out
-        self.colours = palette(classes)
-        self.overlay = overlay
-        self.taken: set[str] = set()
+    def opened(before: State | None, total: int) -> Engine:
+        begun = None if before is None else before.asks
+        engine = choice.open(total, lambda: paths_of(wanted.sources), console.say, begun)
+        _refuse_drawing(engine, choice.path, wanted.out, wanted.overlay)
+        return engine
 
-    def spare(self, files: Sequence[tuple[str, str]]) -> None:
-        """Refuse to write into a folder in which a picture lies that is asked about.
+    def masks(engine: Engine) -> MaskFiles | None:
+        if wanted.out is None:
+            return None
+        return MaskFiles(wanted.out, len(engine.described.classes), wanted.overlay)
 
-        Args:
-            files: of `expanded`.
+    _refuse_among(wanted)
+    return write_table(wanted, opened, console, masks)
 
-        Raises:
-            ConfigError: naming the picture; nothing was written.
-        """
-        for file, below in files:
-            here = (self.out / (below or Path(file).name)).parent.resolve()
-            if Path(file).resolve().parent == here:
-                raise ConfigError(
-                    f"masks would be written beside {file}, and could take its place",
-                    "name another folder: --out DIR",
-                )
 
-    def write(self, entry: dict[str, Any], picture: Tensor, below: str) -> None:
-        """Write the mask of an entry, in which its path takes its place.
+def _refuse_drawing(engine: Engine, path: Path, out: Path | None, overlay: bool) -> None:
+    if not engine.described.input.whole and (overlay or out is not None):
+        raise ConfigError(
+            f"the run {path} has one answer a picture, so there is nothing to draw",
+            "leave out --out and --overlay",
+        )
 
-        Args:
-            entry: of `Run.answers`.
-            picture: C×H×W uint8.
-            below: path of the file below the folder that was named; empty: its name will do.
-        """
-        name = self._name(below or Path(entry["path"]).name)
-        target = self.out / f"{name}.png"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot write {target.parent}: {error.strerror}") from error
-        mask = entry["mask"]
-        entry["mask"] = str(write_mask(target, mask, self.colours))
-        if self.overlay:
-            pixels = picture.permute(1, 2, 0).numpy()
-            place = self.out / f"{name}-overlay.png"
-            entry["overlay"] = str(write_overlay(place, pixels, mask, self.colours))
 
-    def _name(self, path: str) -> str:
-        """A name that no other mask or overlay has: `a.jpg` → `a`, `sounds.npz[3]` → `sounds-3`,
-        and of two of one name the second → `a-2`."""
-        stem = re.sub(r"\.[^./\\\[\]:]*(?=[\[:]|$)", "", path, count=1)
-        stem = re.sub(r"[\[\]:]+", "-", stem).strip("-") or "mask"
-        name, number = stem, 1
-        while self.taken & {name.lower(), f"{name}-overlay".lower()}:
-            number += 1
-            name = f"{stem}-{number}"
-        self.taken |= {name.lower(), f"{name}-overlay".lower()}
-        return name
+def _refuse_among(wanted: Wanted) -> None:
+    """Masks among the pictures could take their place, and would be met by the walk.
+
+    Raises:
+        ConfigError: naming the folder; nothing was written.
+    """
+    if wanted.out is None:
+        if wanted.overlay:
+            raise ConfigError(
+                "a table has masks and overlays only where their folder is named", "--out DIR"
+            )
+        return
+    out = wanted.out.resolve()
+    for source in map(Path, wanted.sources):
+        if not source.is_dir():
+            continue
+        place = source.resolve()
+        if place in (out, *out.parents) or out in place.parents:
+            raise ConfigError(
+                f"masks below {wanted.out} could come among the pictures of {source}",
+                "name another folder: --out DIR",
+            )
 
 
 def expanded(images: Sequence[str]) -> list[tuple[str, str]]:
@@ -142,10 +138,10 @@ def expanded(images: Sequence[str]) -> list[tuple[str, str]]:
         if not Path(image).is_dir():
             files.append((image, ""))
             continue
-        below = [path for path in sorted(Path(image).rglob("*")) if folder.is_picture(path.name)]
+        below = list(pictures_below(str(Path(image))))
         if not below:
             raise DataError(f"{image} holds no image files")
-        files.extend((str(path), str(path.relative_to(image))) for path in below)
+        files.extend((path, os.path.relpath(path, image)) for path in below)
     return files
 
 

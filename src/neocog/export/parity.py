@@ -1,0 +1,443 @@
+"""Does a file answer as the run does? Compared on real samples. Floor 4, room export.
+
+Imports data, tasks, metrics, engine, layers and floor 0. Samples go to both sides as they are
+packed, raw, and answers are compared number by number: what one side scales or normalises otherwise
+shows at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from neocog import tasks
+from neocog.data.batches import fetch
+from neocog.engine.evaluate import together
+from neocog.layers import Predictor
+from neocog.metrics.paired import Paired, paired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from neocog.data.dataset import Dataset
+    from neocog.data.scan import Progress
+    from neocog.engine.task import Statistics
+    from neocog.records import Batch, InputSpec, Interval, TaskSpec
+
+    Answer = Callable[[NDArray[Any]], NDArray[Any]]
+
+__all__ = ["TOLERANCES", "Difference", "Parity", "Samples", "Tolerance", "compare", "of_part"]
+
+BATCHES = (1, 3, 8)
+"""Numbers of samples at once that are tried beside."""
+SCALES = ((0.6, 0.6), (1.7, 1.2), (0.8, 1.9))
+"""Heights and widths of other sizes that are tried, in those of a sample."""
+SIDES, WHOLE_SIDES = (5, 1024), (32, 1024)
+"""Pixels a side that are tried, at least and at most; where each pixel is answered for."""
+TOGETHER, PIXELS = 64, 1 << 22
+"""Samples that are compared at once, and pixels of them, at most."""
+JUMPING = 0.1
+"""Share of the samples that may be beyond the tolerance for the run to be compared with itself."""
+HALF = 0.5
+"""The probability above which a label holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far answers may be apart."""
+
+    numbers: float
+    """Each probability; each number x, in units of max(1, |x|)."""
+    ties: float
+    """A label may be another one where those two are closer than this in the run's own answer."""
+    pixels: float
+    """The same of one pixel among many: of a hundred million some are always about to change."""
+
+
+TOLERANCES = {
+    "fp32": Tolerance(numbers=1e-4, ties=0.0, pixels=1e-4),
+    "fp16": Tolerance(numbers=5e-3, ties=5e-3, pixels=5e-3),
+    "int8": Tolerance(numbers=np.inf, ties=np.inf, pixels=np.inf),
+}
+"""By what a file computes in. Files in 8 bits are judged by their score, not number by number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What is compared on."""
+
+    data: Dataset
+    """Where they are."""
+    ids: torch.Tensor
+    """Which of them, int64, rising."""
+    part: str
+    """`val`, `test`, `train` or `all`."""
+
+
+def of_part(data: Dataset, parts: Sequence[str], most: int) -> Samples:
+    """Samples of the first of these parts that exists, spread evenly over it; else of all."""
+    part = next((one for one in parts if one in data.splits and len(data.splits[one])), "all")
+    ids = data.splits[part] if part != "all" else torch.arange(len(data))
+    count = min(most, len(ids))
+    places = torch.arange(count) * len(ids) // max(1, count)
+    return Samples(data=data, ids=ids[places], part=part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Where two answers differ."""
+
+    sample: str
+    """What the sample is called, and its size where it was scaled for the comparison."""
+    expected: float
+    """What the run says."""
+    found: float
+    """What the file says."""
+    apart: float
+    """How far, in the tolerance's units."""
+
+    def __str__(self) -> str:
+        return (
+            f"for {self.sample} the run says {self.expected:.7g}, the file {self.found:.7g} "
+            f"({self.apart:.2g} apart)"
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Parity:
+    """What was found; filled while it is counted."""
+
+    tolerance: Tolerance
+    """What was allowed."""
+    part: str
+    """Of the data."""
+    n: int = 0
+    """Samples."""
+    largest: Difference | None = None
+    """The largest difference of all, other sizes and batches among them."""
+    mean: float = 0.0
+    """Of the differences of all numbers of the n samples."""
+    labels: int = 0
+    """Labels that were compared: one a sample, one a pixel, or K a sample; 0: there are none."""
+    other: int = 0
+    """Labels that differ."""
+    ties: int = 0
+    """Those of them whose classes the run itself has closer than the tolerance."""
+    wrong: str = ""
+    """Sample with the first label that differs and is no tie."""
+    beyond: int = 0
+    """Samples with a number beyond the tolerance, or a label that differs and is no tie; those in
+    other sizes and batches among them."""
+    own: int | None = None
+    """The same of the run compared with itself, computed in another order; None: was not asked."""
+    asked: int = 0
+    """Samples that both were asked about, in all sizes and batches."""
+    sizes: list[list[int]] = field(default_factory=list)
+    """That were tried."""
+    batches: list[int] = field(default_factory=list)
+    """Samples at once that were tried."""
+    before: Mapping[str, Interval] | None = None
+    """Scores of the run on the n samples."""
+    after: Mapping[str, Interval] | None = None
+    """Scores of the file on the same."""
+    paired: Paired | None = None
+    """Right answers of the run (A) and of the file (B), where each sample has one class."""
+    seconds: float = 0.0
+    """What comparing took."""
+
+    @property
+    def apart(self) -> float:
+        """The largest difference."""
+        return 0.0 if self.largest is None else self.largest.apart
+
+    @property
+    def problem(self) -> str:
+        """What is beyond the tolerance; empty: nothing is, or no more than of the run itself.
+
+        Some networks jump: where a maximum's place decides what is answered (SegNet, DeconvNet),
+        two that are equal but for the last bit turn a pixel around, in whatever order sums are
+        made. So many samples as the run itself has beyond the tolerance, when it is computed in
+        another order, may be beyond it.
+        """
+        if self.own and np.isfinite(self.apart) and self.beyond <= 3 * self.own + 3:
+            return ""
+        if not (np.isfinite(self.apart) and self.apart <= self.tolerance.numbers):
+            return f"{self.largest}, where {self.tolerance.numbers:g} is allowed"
+        if self.other > self.ties:
+            count = self.other - self.ties
+            return f"{count:,} of {self.labels:,} labels differ, first in {self.wrong}"
+        return ""
+
+    @property
+    def loss(self) -> float:
+        """How much worse the file's first score is: of shares the difference, of errors the share
+        by which they rose; 0 where there are no scores."""
+        if not self.before or not self.after:
+            return 0.0
+        name = next(iter(self.before))
+        run, file = self.before[name].value, self.after[name].value
+        if name.partition(":")[0] in ("mae", "rmse"):
+            return (file - run) / max(run, np.finfo(np.float64).tiny)
+        return run - file
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        numbers, ties = self.tolerance.numbers, self.tolerance.ties
+        found = self.largest
+        plain: dict[str, Any] = {
+            "part": self.part,
+            "n": self.n,
+            "tolerance": numbers if np.isfinite(numbers) else None,
+            "largest": found
+            and {
+                "difference": found.apart if np.isfinite(found.apart) else None,
+                "sample": found.sample,
+            },
+            "beyond": {"samples": self.beyond, "own": self.own, "asked": self.asked},
+            "mean": self.mean if np.isfinite(self.mean) else None,
+            "labels": {
+                "compared": self.labels,
+                "differ": self.other,
+                "ties": self.ties,
+                "tie": ties if np.isfinite(ties) else None,
+            },
+            "sizes": self.sizes,
+            "batches": self.batches,
+            "seconds": round(self.seconds, 3),
+        }
+        for name, scores in (("before", self.before), ("after", self.after)):
+            plain[name] = scores and {key: asdict(value) for key, value in scores.items()}
+        plain["paired"] = self.paired and self.paired.to_dict()
+        return plain
+
+
+def compare(
+    answer: Answer,
+    predictor: Predictor,
+    samples: Samples,
+    task: TaskSpec,
+    tolerance: Tolerance,
+    progress: Progress | None = None,
+) -> Parity:
+    """Ask both about the same samples, as they are packed, and some in other sizes and batches.
+
+    Args:
+        answer: of the file: raw samples → answers; see `runtime.engine.Engine`.
+        predictor: of the run, on the CPU.
+        samples: real ones.
+        task: what answers mean.
+        tolerance: how far they may be apart.
+        progress: told how far it is: what, done, total.
+    """
+    began = time.monotonic()
+    count = _Count(Parity(tolerance=tolerance, part=samples.part), predictor, answer, task)
+    entry = tasks.CATALOGUE[task.name]
+    known = samples.data.kind in (entry.kind, *entry.also)
+    total = len(samples.ids)
+    for batch in _batches(samples):
+        names = [str(samples.data.names[one]) for one in batch.ids.tolist()]
+        answers = count.compare(batch.images.numpy(), names, counted=True)
+        if known:
+            count.score(batch, *answers)
+        if progress:
+            progress("comparing", count.parity.n, total)
+    for images, names in _beside(samples, predictor.input):
+        count.compare(images, names, counted=False)
+    count.finish()
+    parity = count.parity
+    if parity.problem and parity.beyond <= JUMPING * parity.asked:
+        parity.own = _own(predictor, samples, task, tolerance)
+    parity.seconds = time.monotonic() - began
+    return parity
+
+
+def _own(predictor: Predictor, samples: Samples, task: TaskSpec, tolerance: Tolerance) -> int:
+    """Samples for which the run answers otherwise when its network lies otherwise in memory, so
+    that its sums are made in another order."""
+    network = copy.deepcopy(predictor.network)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    other = Predictor(network, predictor.input, predictor.decode).eval()
+
+    def answer(images: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            found: NDArray[Any] = other(torch.from_numpy(np.ascontiguousarray(images))).numpy()
+        return found
+
+    count = _Count(Parity(tolerance=tolerance, part=samples.part), predictor, answer, task)
+    for batch in _batches(samples):
+        count.compare(batch.images.numpy(), [""] * len(batch.ids), counted=True)
+    for images, names in _beside(samples, predictor.input):
+        count.compare(images, names, counted=False)
+    return count.parity.beyond
+
+
+def _batches(samples: Samples) -> Iterator[Batch]:
+    """All of them as they are packed, those of one size together."""
+    images = samples.data.images
+    most = min(TOGETHER, together(samples.data))
+    for ids, size in images.runs(samples.ids, most, PIXELS):
+        yield fetch(samples.data, images.ready(ids, size), size=size)
+
+
+def _beside(samples: Samples, spec: InputSpec) -> Iterator[tuple[NDArray[Any], list[str]]]:
+    """A few of them in other batches and, of pictures, in other sizes."""
+    data = samples.data
+    few = samples.ids[: max(BATCHES)].tolist()
+    stored = [data.images.picture(one) for one in few]
+    if len(spec.size) == 2:
+        height, width = stored[0].shape[:2]
+        scaled = [(round(height * down), round(width * right)) for down, right in SCALES]
+        low, high = WHOLE_SIDES if spec.whole else SIDES
+        sizes = [(min(max(h, low), high), min(max(w, low), high)) for h, w in scaled]
+        sizes.append((spec.size[0], spec.size[1]))
+    else:
+        sizes = [(0, 0)]
+    for size, most in zip(sizes, itertools.cycle(BATCHES), strict=False):
+        taken = [_scaled(one, size) for one in stored[:most]]
+        named = f" at {size[0]}×{size[1]}" if len(spec.size) == 2 else ""
+        names = [f"{data.names[one]}{named}" for one in few[:most]]
+        batch = np.ascontiguousarray(np.moveaxis(np.stack(taken), -1, 1))
+        yield batch, names
+    if len(spec.size) != 2:
+        for most in BATCHES[1:]:
+            batch = np.ascontiguousarray(np.moveaxis(np.stack(stored[:most]), -1, 1))
+            yield batch, [str(data.names[one]) for one in few[:most]]
+
+
+def _scaled(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A picture H×W×C in another size, by Pillow; signals and volumes as they are."""
+    if pixels.ndim != 3 or not any(size):
+        return pixels
+    flat = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    found = np.asarray(Image.fromarray(flat).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return found.reshape(*size, pixels.shape[-1])
+
+
+class _Count:
+    """The comparison while it goes on."""
+
+    def __init__(
+        self, parity: Parity, predictor: Predictor, answer: Answer, task: TaskSpec
+    ) -> None:
+        self.parity = parity
+        self.predictor = predictor
+        self.answer = answer
+        self.task = tasks.build(task)
+        self.numbers = task.name == "regress"
+        self.many = task.name == "multilabel"
+        self.sum, self.values = 0.0, 0
+        self.scores: tuple[Statistics, Statistics] = self.task.statistics(), self.task.statistics()
+        self.scored = False
+        self.right: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+
+    def compare(
+        self, samples: NDArray[Any], names: Sequence[str], *, counted: bool
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both answers, after they were compared.
+
+        Args:
+            samples: B×C×h×w and so on.
+            names: B.
+            counted: as some of the n; else only the largest difference and labels count.
+        """
+        with torch.no_grad():
+            expected = self.predictor(torch.from_numpy(samples)).numpy()
+        found = self.answer(samples)
+        if found.shape != expected.shape:
+            raise AssertionError(f"shapes {found.shape} and {expected.shape} of one answer")
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(found.astype(np.float64) - expected)
+            if self.numbers:
+                apart /= np.maximum(1, np.abs(expected))
+        # NaN is never within a tolerance; the same infinity is.
+        apart = np.where(np.isfinite(apart), apart, np.where(found == expected, 0, np.inf))
+        self._largest(apart, expected, found, names)
+        far = (apart > self.parity.tolerance.numbers).reshape(len(apart), -1).any(1)
+        far |= self._labels(expected, found, names)
+        self.parity.beyond += int(far.sum())
+        self.parity.asked += len(far)
+        size, parity = list(samples.shape[2:]), self.parity
+        if size not in parity.sizes and len(parity.sizes) < 32:
+            parity.sizes.append(size)
+        parity.batches = sorted({*parity.batches, len(samples)})
+        if counted:
+            parity.n += len(samples)
+            self.sum, self.values = self.sum + float(apart.sum()), self.values + apart.size
+        return expected, found
+
+    def _largest(
+        self,
+        apart: NDArray[Any],
+        expected: NDArray[Any],
+        found: NDArray[Any],
+        names: Sequence[str],
+    ) -> None:
+        place = np.unravel_index(int(apart.argmax()), apart.shape)
+        before = self.parity.largest
+        if before is None or apart[place] > before.apart:
+            self.parity.largest = Difference(
+                sample=names[int(place[0])],
+                expected=float(expected[place]),
+                found=float(found[place]),
+                apart=float(apart[place]),
+            )
+
+    def _labels(
+        self, expected: NDArray[Any], found: NDArray[Any], names: Sequence[str]
+    ) -> NDArray[np.bool_]:
+        """Count the labels and those that differ; say which samples have one that is no tie."""
+        if self.numbers:
+            return np.zeros(len(names), np.bool_)
+        tie = self.parity.tolerance.pixels if expected.ndim > 2 else self.parity.tolerance.ties
+        if self.many:
+            labels, others = expected > HALF, found > HALF
+            margin = np.abs(expected - HALF)
+        else:
+            labels, others = expected.argmax(1), found.argmax(1)
+            own = np.take_along_axis(expected, labels[:, None], 1)
+            margin = (own - np.take_along_axis(expected, others[:, None], 1))[:, 0]
+        differ = labels != others
+        tied = differ & (margin < tie)
+        self.parity.labels += labels.size
+        self.parity.other += int(differ.sum())
+        self.parity.ties += int(tied.sum())
+        rows: NDArray[np.bool_] = (differ & ~tied).reshape(len(labels), -1).any(1)
+        if rows.any() and not self.parity.wrong:
+            self.parity.wrong = names[int(rows.argmax())]
+        return rows
+
+    def score(self, batch: Batch, expected: NDArray[Any], found: NDArray[Any]) -> None:
+        """Count how good both are."""
+        if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+            return  # the comparison has failed by now
+        self.scored = True
+        nothing = torch.zeros(len(expected))  # the loss is of outputs, which a file does not give
+        targets = batch.targets.numpy()
+        for statistics, right, answers in zip(
+            self.scores, self.right, (expected, found), strict=True
+        ):
+            statistics.update(torch.from_numpy(answers), nothing, batch)
+            if self.task.spec.name == "classify":
+                right.append(answers.argmax(1) == targets)
+
+    def finish(self) -> None:
+        """Draw the sums."""
+        parity = self.parity
+        parity.mean = self.sum / max(1, self.values)
+        if not self.scored:
+            return
+        parity.before, parity.after = (
+            {name: one for name, one in each.scores().metrics.items() if name != "loss"}
+            for each in self.scores
+        )
+        if self.right[0]:
+            parity.paired = paired(*(np.concatenate(one) for one in self.right))
