@@ -340,8 +340,9 @@ def test_a_flood_is_refused_before_it_is_decoded() -> None:
         for thread in threads[1:]:
             thread.start()
         end = time.monotonic() + 10
-        while served.waiting < 3 and time.monotonic() < end:
+        while served.batcher.waiting < 3 and time.monotonic() < end:
             time.sleep(0.01)
+        assert served.preparing == 0
         decoded = values_of(own)["neocog_decode_seconds_count"]
         answer = own.ask("POST", "/predict", PICTURES["small.png"])
         refused(answer, 429, "3 requests")

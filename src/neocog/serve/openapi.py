@@ -219,7 +219,7 @@ def _infer(name: str, served: Served, limits: Limits, place: int) -> Json:
     length = {
         "description": "Bytes of JSON before the binary data.",
         "required": False,
-        "schema": {"type": "string", "pattern": "^[0-9]{1,12}$"},
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,11}$"},
     }
     return {
         "operationId": name,
