@@ -38,7 +38,7 @@ class Limits:
     """How long a sample may wait for others to share a call of the network, which is idle."""
     connections: int = 512
     """That are open at once."""
-    answer: int = 2**20
+    answer: int = 2**18
     """Numbers of an answer in JSON; more must be asked for in binary."""
 
 

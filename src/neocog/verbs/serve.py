@@ -264,9 +264,14 @@ def _logged(each: bool) -> Iterator[None]:
     log.addHandler(handler)
     log.setLevel(logging.INFO if each else logging.WARNING)
     log.propagate = False
+    # It warns of every form that is none; its client is told, and that is enough.
+    forms = logging.getLogger("python_multipart")
+    loud = forms.level
+    forms.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        forms.setLevel(loud)
         log.removeHandler(handler)
         log.setLevel(before[0])
         log.propagate = before[1]
