@@ -35,7 +35,8 @@ from neocog.config import DataRecipe
 from neocog.data import dataset
 from neocog.errors import ConfigError
 from neocog.export import onnx
-from neocog.export.parity import TOLERANCES, Samples, compare, of_part
+from neocog.export.parity import TOLERANCES, compare
+from neocog.export.samples import Samples, of_part
 from neocog.layers import Normalize, output_layer
 from neocog.models import catalog
 from neocog.records import InputSpec, Manifest, ModelSpec, TaskSpec
@@ -154,6 +155,9 @@ def measure(name: str, data: dataset.Dataset, most: int) -> dict[str, Any]:
         "differ": found.other,
         "beyond": found.beyond,
         "own": found.own,
+        "values": found.values,
+        "own_values": found.own_values,
+        "exception": found.exception,
         "problem": found.problem,
         "planted": planted.largest.apart,
         "caught": bool(planted.problem),

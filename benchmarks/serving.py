@@ -35,6 +35,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -368,18 +369,16 @@ def bare(engine: Any, samples: np.ndarray[Any, Any], batch: int, seconds: float)
     return count / (time.perf_counter() - began)
 
 
-def mean_batch(port: int) -> float:
-    """Samples of a call of the network so far, from the server's own metrics."""
-    import urllib.request
-
+def calls(port: int) -> tuple[float, float]:
+    """Samples that the network answered for, and calls of it, from the server's own metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
         text = page.read().decode()
     sums = {"sum": 0.0, "count": 0.0}
     for line in text.splitlines():
         for what in sums:
-            if line.startswith(f"neocog_batch_samples_{what}"):
+            if line.startswith(f"neocog_batch_size_{what}"):
                 sums[what] += float(line.split()[-1])
-    return sums["sum"] / max(1.0, sums["count"])
+    return sums["sum"], sums["count"]
 
 
 def main() -> int:
@@ -418,8 +417,10 @@ def main() -> int:
         asyncio.run(saturate(port, asks, 3, 24))
         rates, bares = [], []
         for _ in range(3):
+            before = calls(port)
             rates.append(asyncio.run(saturate(port, asks, 6, 24))[0])
-            batch = max(1, round(mean_batch(port)))
+            samples_more, calls_more = (a - b for a, b in zip(calls(port), before, strict=True))
+            batch = round(samples_more / calls_more)
             bares.append(bare(engine, samples, batch, 4))
         rate, alone = statistics.median(rates), statistics.median(bares)
         share = statistics.median(a / b for a, b in zip(rates, bares, strict=True))

@@ -7,6 +7,8 @@ bytes that were read once and checked, and never learns where they lie.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from neocog.runtime.samples import answered, check_samples
 from neocog.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from neocog.described import Described
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVinoEngine"]
 
+_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 _DTYPES = {"u8": "uint8", "i16": "int16", "f32": "float32"}
 
 
@@ -55,7 +60,8 @@ class OpenVinoEngine:
         self.origin, self.precision = content.label.origin, content.label.precision
         self.digest = content.digest
         self.threads = threads or cores()
-        self._model = _compiled(content, where, self.threads)
+        with _nothing_kept():
+            self._model = _compiled(content, where, self.threads)
         inputs = {one.get_any_name(): _type(one) for one in self._model.inputs}
         outputs = [one.get_any_name() for one in self._model.outputs]
         _, output, self.dtypes = ports(inputs, outputs, where)
@@ -81,6 +87,24 @@ class OpenVinoEngine:
         return answers
 
 
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """While the library sets itself up: it keeps no compiled code for shapes.
+
+    Otherwise it keeps some megabytes for each size of picture and of batch, for thousands of them:
+    a server's memory would grow with whatever sizes strangers send. Its oneDNN asks the environment
+    for this, once, when a first model is compiled; PyTorch has a oneDNN of its own, which must not hear.
+    """
+    before = os.environ.get(_CACHE)
+    os.environ[_CACHE] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_CACHE]
+        if before is not None:
+            os.environ[_CACHE] = before
+
+
 def _compiled(content: Content, where: str, threads: int) -> Any:
     """The library's hold on the model.
 
@@ -95,6 +119,7 @@ def _compiled(content: Content, where: str, threads: int) -> Any:
         "EXECUTION_MODE_HINT": "ACCURACY",
         # Other programs may already be on the cores that threads would be bound to.
         "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": "0",  # see `_nothing_kept`
     }
     try:
         core = openvino.Core()
