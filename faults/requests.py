@@ -3,33 +3,52 @@
     neocog serve RUN --port 8000
     python -m faults.requests 8000 MODEL --count 10000
 
-Good requests (inference in JSON and in binary, pictures, forms, metadata) are changed by
-`faults.mutate`: the body alone, so that its length still fits, or all of it, head included.
-Requests follow from `--seed` and their number. Found is a status of 500 or more, a connection that
-ends without an answer although the request was whole, and a server that does not say that it lives
-afterwards. Standard library only.
+Good requests (inference in JSON and in binary, pictures, forms, metadata) are changed: of an
+inference the body, by `faults.inferences`; of all others the body, by `faults.mutate`, so that its
+length still fits; or all of one, head included. The model says by its metadata what it takes; it
+is to take pictures. Requests follow from `--seed` and their number.
+
+Found is a status of 500 or more; a connection that ends without an answer although the request was
+whole; silence; and a server that does not say that it lives afterwards. A server may wait for more
+of a request whose head was changed, but not for ever: such connections are kept aside, and each
+must be answered or closed in the time that the server gives a header, a body and an answer
+together. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import json
 import random
+import selectors
 import socket
 import struct
 import sys
+import time
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from faults.inferences import Taken, changed, valid
 from faults.mutate import checksummed_png, mutated
 from faults.tally import Tally
 
-__all__ = ["main", "run"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Aside", "main", "run"]
 
 PATIENCE = 20.0
 """Seconds after which silence is a finding, where the request was whole."""
-SHORT = 0.2
-"""Seconds that an answer has where the head was changed: the server may wait for more."""
+SHORT = 0.05
+"""Seconds that an answer has where the head was changed, before its connection is put aside."""
+LATE = 40.0
+"""Seconds after which silence is a finding there: 10 for a header, 15 for a body and 10 for an
+answer are the server's usual limits."""
+MOST_ASIDE = 256
+"""Connections; half of those that a server usually keeps open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +65,126 @@ class Ask:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
-def png(width: int, height: int) -> bytes:
-    """A good PNG in colour."""
+def png(width: int, height: int, channels: int) -> bytes:
+    """A good PNG, grey or in colour."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         whole = kind + data
         return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = b"".join(b"\0" + bytes(range(3 * width)) for _ in range(height))
-    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    head = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    row = b"\0" + bytes(range((1 if channels == 1 else 3) * width))
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(row * height)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def good(model: str) -> list[Ask]:
-    """Requests that are right, for a model of pictures in colour."""
-    shape = [1, 3, 4, 5]
-    numbers = [7 * at % 256 for at in range(60)]
-    given = {"name": "images", "shape": shape, "datatype": "UINT8"}
-    plain = json.dumps({"id": "a", "inputs": [{**given, "data": numbers}]}).encode()
-    rows = [[[numbers[at : at + 5] for at in range(c, c + 20, 5)] for c in (0, 20, 40)]]
-    nested = json.dumps(
-        {"inputs": [{**given, "data": rows}], "outputs": [{"name": "probabilities"}]}
-    ).encode()
-    head = json.dumps(
-        {
-            "inputs": [{**given, "parameters": {"binary_data_size": 60}}],
-            "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}],
-            "parameters": {"binary_data_output": True},
-        }
-    ).encode()
-    line, kind = f"POST /v2/models/{model}/infer HTTP/1.1", "Content-Type: application/json"
-    split = (f"Inference-Header-Content-Length: {len(head)}", "Content-Type: application/json")
-    picture = png(9, 7)
+def others(model: str, taken: Taken) -> list[Ask]:
+    """Requests that are right, besides inference."""
+    picture = png(9, 7, taken.channels)
     form = (
         b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
         b"Content-Type: image/png\r\n\r\n" + picture + b"\r\n--xyz--\r\n"
     )
     predict = f"POST /predict?model={model} HTTP/1.1"
     return [
-        Ask(line, (kind,), plain),
-        Ask(line, (kind,), nested),
-        Ask(line, split, head + bytes(numbers)),
         Ask(predict, ("Content-Type: image/png",), picture),
         Ask(predict, ("Content-Type: multipart/form-data; boundary=xyz",), form),
         Ask(f"GET /v2/models/{model} HTTP/1.1", (), b""),
-        Ask("POST /v2/repository/index HTTP/1.1", (kind,), b"{}"),
+        Ask("POST /v2/repository/index HTTP/1.1", ("Content-Type: application/json",), b"{}"),
     ]
 
 
-def run(port: int, *, model: str, count: int = 10_000, seed: int = 0) -> Tally:
+def inference(model: str, body: bytes, length: int | None) -> Ask:
+    """A request with this body; `length` is what it says of its JSON."""
+    fields: tuple[str, ...] = ("Content-Type: application/json",)
+    if length is not None:
+        fields += (f"Inference-Header-Content-Length: {length}",)
+    return Ask(f"POST /v2/models/{model}/infer HTTP/1.1", fields, body)
+
+
+def broken(seed: str, model: str, taken: Taken, asks: Sequence[Ask]) -> tuple[str, bytes, bool]:
+    """What was done to a request, its bytes, and whether its head is as it was."""
+    chance = random.Random(seed)
+    of_others = chance.random() < 0.4
+    if of_others:
+        ask = chance.choice(asks)
+    else:
+        body, length = valid(taken, chance)
+        ask = inference(model, body, length)
+    if chance.random() < 0.25:
+        return "head", mutated(ask.raw(ask.body), f"{seed}:all"), False
+    if not of_others:
+        what, body, length = changed(body, length, chance)
+        ask = inference(model, body, length)
+        return what, ask.raw(body), True
+    body = mutated(ask.body, f"{seed}:body")
+    if ask.body.startswith(b"\x89PNG") and chance.random() < 0.5:
+        body = checksummed_png(body)
+    return "others", ask.raw(body), True
+
+
+class Aside:
+    """Connections that were given a request whose head was changed, and that say nothing yet.
+
+    Args:
+        tally: told of each.
+        late: seconds after which silence is a finding.
+    """
+
+    def __init__(self, tally: Tally, late: float) -> None:
+        self.tally = tally
+        self.late = late
+        self.waiting: dict[socket.socket, tuple[int, bytes, float]] = {}
+        self.selector = selectors.DefaultSelector()
+
+    def add(self, number: int, raw: bytes, link: socket.socket) -> None:
+        """One more, whose last byte was sent just now."""
+        self.waiting[link] = (number, raw, time.monotonic())
+        self.selector.register(link, selectors.EVENT_READ)
+
+    def settle(self, most: int) -> None:
+        """Wait until at most so many say nothing yet; take note of those that do."""
+        patient = 0.0
+        while True:
+            for key, _ in self.selector.select(patient):
+                assert isinstance(key.fileobj, socket.socket)
+                self._ended(key.fileobj, self._status(key.fileobj))
+            now = time.monotonic()
+            for link, (number, raw, sent) in list(self.waiting.items()):
+                if now - sent > self.late:
+                    self.tally.fail(
+                        f"request {number}: silence for {self.late:g} s after {raw[:200]!r}"
+                    )
+                    self._ended(link, 0)
+            if len(self.waiting) <= most:
+                return
+            patient = 0.1
+
+    def _status(self, link: socket.socket) -> int:
+        """The status of what a connection says; 0: it was closed."""
+        try:
+            return _read(link)[0]
+        except ConnectionError:
+            return 0
+        except TimeoutError:
+            self.tally.fail(f"request {self.waiting[link][0]}: half an answer in {PATIENCE:g} s")
+            return 0
+
+    def _ended(self, link: socket.socket, status: int) -> None:
+        number, raw, _ = self.waiting.pop(link)
+        self.selector.unregister(link)
+        link.close()
+        _note(self.tally, number, raw, status)
+
+
+def _note(tally: Tally, number: int, raw: bytes, status: int) -> None:
+    """Count an answer, or a connection that was closed without one."""
+    if status >= 500:
+        tally.fail(f"request {number}: {status} to {raw[:200]!r}")
+    tally.count(f"answered {status}" if status else "closed without an answer")
+
+
+def run(port: int, *, model: str, count: int = 10_000, seed: int = 0, late: float = LATE) -> Tally:
     """Ask so often.
 
     Args:
@@ -103,35 +192,35 @@ def run(port: int, *, model: str, count: int = 10_000, seed: int = 0) -> Tally:
         model: a name that it serves.
         count: requests.
         seed: decides all of them.
+        late: seconds that the server's limits for a header, a body and an answer come to, and some
+            more.
     """
     tally = Tally(f"requests with faults, {model}")
-    asks = good(model)
+    taken = _taken(port, model)
+    asks, aside = others(model, taken), Aside(tally, late)
     link: socket.socket | None = None
     for number in range(count):
-        chance = random.Random(f"{seed}:{number}")
-        ask = chance.choice(asks)
-        body = mutated(ask.body, f"{seed}:{number}:body")
-        if ask.body.startswith(b"\x89PNG") and chance.random() < 0.5:
-            body = checksummed_png(body)
-        raw, whole = ask.raw(body), True
-        if chance.random() < 0.25:
-            raw, whole = mutated(ask.raw(ask.body), f"{seed}:{number}:all"), False
-            if link is not None:
-                link.close()
-                link = None
+        what, raw, whole = broken(f"{seed}:{number}", model, taken, asks)
+        tally.notes[f"of which {what.partition('+')[0]}"] += 1
+        if not whole:
+            _begun(port, number, raw, aside)
+            aside.settle(MOST_ASIDE)
+            continue
         try:
-            link, status = _asked(link, port, raw, whole)
+            link, status = _asked(link, port, raw)
         except TimeoutError:
-            if whole:
-                tally.fail(f"request {number}: no answer in {PATIENCE:g} s")
-            link, status = None, 0
-        if status >= 500 or (whole and status == 0):
-            tally.fail(f"request {number}: {status or 'no answer'} to {raw[:200]!r}")
-        tally.count(f"answered {status}" if status else "closed without an answer")
+            tally.fail(f"request {number}: no answer in {PATIENCE:g} s to {raw[:200]!r}")
+            tally.count("silent")
+            link = None
+            continue
+        if status == 0:
+            tally.fail(f"request {number}: no answer to {raw[:200]!r}")
+        _note(tally, number, raw, status)
     if link is not None:
         link.close()
+    aside.settle(0)
     alive = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    link, status = _asked(None, port, alive, True)
+    link, status = _asked(None, port, alive)
     if status != 200:
         tally.fail("the server does not say that it lives")
     if link is not None:
@@ -139,13 +228,40 @@ def run(port: int, *, model: str, count: int = 10_000, seed: int = 0) -> Tally:
     return tally
 
 
-def _asked(
-    link: socket.socket | None, port: int, raw: bytes, whole: bool
-) -> tuple[socket.socket | None, int]:
-    """The connection, if it still can be used, and the status; 0: none came."""
+def _taken(port: int, model: str) -> Taken:
+    """What a model takes, as it says itself."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        client.request("GET", f"/v2/models/{model}")
+        answer = client.getresponse()
+        if answer.status != 200:
+            raise SystemExit(f"model {model}: {answer.status} {answer.read()[:200]!r}")
+        return Taken.of(json.load(answer))
+    finally:
+        client.close()
+
+
+def _begun(port: int, number: int, raw: bytes, aside: Aside) -> None:
+    """A request whose head was changed, on a connection of its own."""
+    link = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    with contextlib.suppress(ConnectionError):  # it was answered before it was whole
+        link.sendall(raw)
+    aside.add(number, raw, link)
+    ready = selectors.DefaultSelector()
+    with ready:
+        ready.register(link, selectors.EVENT_READ)
+        ready.select(SHORT)
+
+
+def _asked(link: socket.socket | None, port: int, raw: bytes) -> tuple[socket.socket | None, int]:
+    """The connection, if it still can be used, and the status; 0: none came.
+
+    Raises:
+        TimeoutError: silence.
+    """
     for fresh in (link is None, True):
         if fresh:
-            link = socket.create_connection(("127.0.0.1", port), PATIENCE if whole else SHORT)
+            link = socket.create_connection(("127.0.0.1", port), PATIENCE)
         assert link is not None
         try:
             link.sendall(raw)
@@ -159,7 +275,7 @@ def _asked(
             break
         link.close()  # it was closed between two requests, which is nobody's fault
     assert link is not None
-    if kept and whole:
+    if kept:
         return link, status
     link.close()
     return None, status
@@ -192,8 +308,9 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--late", type=float, default=LATE)
     told = parser.parse_args()
-    return run(told.port, model=told.model, count=told.count, seed=told.seed).show()
+    return run(told.port, model=told.model, count=told.count, seed=told.seed, late=told.late).show()
 
 
 if __name__ == "__main__":

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neocog.runtime.answering import order_of
 from neocog.serve.app import App
-from neocog.serve.batching import Batcher
-from neocog.serve.decoding import Decoding
 from neocog.serve.http import Server, bound
 from neocog.serve.limits import Limits
 from neocog.serve.metrics import Metrics
-from neocog.serve.served import Served
+from neocog.serve.served import models_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,7 +107,9 @@ def running(
     limits: Limits | None = None,
     *,
     drain: float = 0.0,
+    end: float = 20.0,
     log: bool = False,
+    hosts: tuple[str, ...] = (),
 ) -> Iterator[Rig]:
     """Serve these engines until the context ends."""
     limits = limits or Limits()
@@ -119,20 +118,9 @@ def running(
 
     async def main() -> None:
         metrics = Metrics()
-        models = {}
-        for name, engine in engines.items():
-            counted = metrics.model(name, engine)
-            order = order_of(engine.described, decoded=limits.decoded)
-            models[name] = Served(
-                name,
-                engine,
-                Batcher(engine, limits, observe=counted),
-                Decoding(order, workers=1, patience=10),
-                limits=limits,
-                metrics=counted,
-            )
-        app = App(models, limits, metrics=metrics, log=log)
-        server = Server(app, held, drain=drain, listening=begun.set)
+        models = models_of(engines, limits, metrics=metrics, workers=1)
+        app = App(models, limits, metrics=metrics, log=log, hosts=hosts)
+        server = Server(app, held, drain=drain, end=end, listening=begun.set)
         made.update(app=app, server=server, loop=asyncio.get_running_loop())
         try:
             await server.serve()

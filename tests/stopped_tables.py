@@ -54,18 +54,18 @@ def kill_at(call: int, after: bool) -> None:
 
 def attempt(pictures: str, table: Path, mode: str, turn: int, chance: random.Random) -> int:
     """Write in a process of its own; 0 done, 3 failed as it should, below 0 killed."""
-    call, after, wait = chance.randrange(2, 24), chance.random() < 0.5, chance.uniform(0.1, 0.3)
+    call, after, wait = chance.randrange(2, 24), chance.random() < 0.5, chance.uniform(0.2, 0.3)
     child = os.fork()
     if not child:
         code = 4
         try:
             if mode == "call":
-                kill_at(call + 4 * turn, after)
+                kill_at(call + 8 * turn, after)
             if mode == "disk":
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 room = ROOM[table.suffix] * (turn + 1)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-            write(pictures, table, 0.04 if mode == "time" else 0.0)
+            write(pictures, table, 0.03 if mode == "time" else 0.0)
             code = 0
         except RunError as error:
             print(error.message, file=sys.stderr)
@@ -73,7 +73,7 @@ def attempt(pictures: str, table: Path, mode: str, turn: int, chance: random.Ran
         finally:
             os._exit(code)
     if mode == "time":
-        time.sleep(wait * 1.25**turn)  # longer each time: it ends however slow the machine is
+        time.sleep(wait * 1.5**turn)  # longer each time: it ends however slow the machine is
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -11,15 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import exported
 from neocog import layers
+from neocog.bundle import Bundle
 from neocog.errors import ConfigError, RunError
 from neocog.export import onnx as writer
+from neocog.records import TaskSpec
+from neocog.runtime import content, opened
+from neocog.runtime.content import read_content, read_label
 from neocog.runtime.fastest import candidates, fastest
 from neocog.runtime.onnx_engine import OnnxEngine
-from neocog.runtime.opened import exported_in, open_engine
+from neocog.runtime.opened import Source, exported_in, open_engine
 from neocog.runtime.openvino_engine import OpenVinoEngine
+from neocog.runtime.torch_engine import TorchEngine
+from neocog.verbs.choice import Choice
 from served import small_bundle
 
 if TYPE_CHECKING:
@@ -27,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neocog.bundle import Bundle
     from neocog.runtime.engine import Engine
 
 FILES = ("onnxruntime", "openvino", "openvino of .xml")
@@ -179,9 +186,9 @@ def test_a_run_answers_the_same_in_every_library(run: tuple[Path, Bundle]) -> No
         (folder / "export" / "net.xml", "auto"): "openvino",
     }
     for (path, engine), kind in files.items():
-        opened = open_engine(path, engine=engine, threads=1)
-        assert opened.kind == kind
-        found = opened(samples)
+        own = open_engine(path, engine=engine, threads=1)
+        assert own.kind == kind
+        found = own(samples)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
         assert np.array_equal(found.argmax(1), expected.argmax(1))
 
@@ -216,19 +223,126 @@ def test_a_file_of_other_weights_is_not_taken(tmp_path: Path) -> None:
     file.write_bytes(exported.of_bundle(bundle, digest="f" * 64))
     (tmp_path / "export" / "broken.onnx").write_bytes(b"PK")
     (tmp_path / "export" / "net.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no exported file"):
+    with pytest.raises(ConfigError, match="no exported file") as caught:
         open_engine(tmp_path, engine="onnxruntime")
-    (tmp_path / "export" / "a8.onnx").write_bytes(exported.of_bundle(bundle, precision="int8"))
-    opened = open_engine(tmp_path, engine="onnxruntime")
-    assert opened.settings["precision"] == "int8"
+    message = caught.value.message
+    assert "export/net.onnx was made before the weights or the temperature changed" in message
+    assert "export/broken.onnx cannot be read (expected a file that neocog exported" in message
+    rounded = tmp_path / "export" / "a8.onnx"
+    rounded.write_bytes(exported.of_bundle(bundle, precision="int8"))
+    with pytest.raises(ConfigError, match=r"export/a8\.onnx is int8") as caught:
+        open_engine(tmp_path, engine="onnxruntime")
+    assert f"give the file itself instead of the run: {rounded}" in caught.value.hint
+    settings = open_engine(rounded, threads=1).settings
+    assert (settings["precision"], settings["file"]) == ("int8", "a8.onnx")
     file.write_bytes(exported.of_bundle(bundle))
     assert open_engine(tmp_path, engine="onnxruntime").settings["precision"] == "fp32"
-    assert [one.path.name for one in exported_in(tmp_path, bundle.digest)] == [
-        "net.onnx",
-        "a8.onnx",
+    assert [(one.path.name, bool(one.why)) for one in exported_in(Source.of(tmp_path))] == [
+        ("net.onnx", False),
+        ("a8.onnx", True),
+        ("broken.onnx", True),
     ]
     kinds = [one.kind for one in candidates(tmp_path, device="cpu", threads=1)]
     assert kinds == ["torch", "onnxruntime", "openvino"]  # the int8 file is none
+
+
+def test_a_temperature_makes_exported_files_old(tmp_path: Path) -> None:
+    bundle = small_bundle()
+    bundle.save(tmp_path / "bundle")
+    file = tmp_path / "export" / "net.onnx"
+    file.parent.mkdir()
+    file.write_bytes(exported.of_bundle(bundle))
+    exported.written_ir(file.read_bytes(), tmp_path / "export" / "net.xml")
+    both = (file, file.with_suffix(".xml"))
+    assert [opened.moved_on(one) for one in both] == ["", ""]
+    task = TaskSpec(name="classify", args={**bundle.task.args, "temperature": 2.0})
+    dataclasses.replace(bundle, task=task).describe(tmp_path / "bundle")
+    for one in both:
+        assert one.name in opened.moved_on(one)
+        assert f"neocog export {tmp_path}" in opened.moved_on(one)
+    with pytest.raises(ConfigError, match=r"net\.onnx was made before .* temperature changed"):
+        open_engine(tmp_path, engine="onnxruntime")
+    said: list[str] = []
+    Choice(path=file, threads=1).open(1, lambda: iter([]), said.append)
+    assert said == [opened.moved_on(file)]
+    elsewhere = tmp_path / "net.onnx"
+    file.rename(elsewhere)
+    assert opened.moved_on(elsewhere) == ""
+    bundle.describe(tmp_path / "bundle")
+    with pytest.raises(ConfigError, match=r"net\.xml is not computed by onnxruntime"):
+        open_engine(tmp_path, engine="onnxruntime")
+    dataclasses.replace(bundle, task=task).describe(tmp_path / "bundle")
+    elsewhere.rename(file)
+    (tmp_path / "bundle" / "bundle.json").write_text("{")
+    assert opened.moved_on(file) == ""
+
+
+def test_code_for_the_network_of_a_file_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(data)
+    for opening in (open_engine, candidates):
+        with pytest.raises(ConfigError, match="carries its network, and package:net") as caught:
+            opening(tmp_path / "net.onnx", model="package:net")
+        assert "leave --model out" in caught.value.hint
+
+
+def test_a_label_is_read_without_the_rest(data: bytes, tmp_path: Path) -> None:
+    """The same as from the whole file; what is damaged or too long is refused."""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    assert read_label(path) == read_content(path).label
+    exported.written_ir(data, tmp_path / "net.xml")
+    assert read_label(tmp_path / "net.xml") == read_content(tmp_path / "net.xml").label
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(RunError):
+            read_label(path)
+    path.write_bytes(b"\x08\x0a" * 5_000 + data)
+    with pytest.raises(RunError, match="more outside its graph"):
+        read_label(path)
+    with path.open("wb") as file:  # metadata of a gigabyte, sparse
+        file.write(b"\x72\x80\x80\x80\x80\x04")
+        file.truncate(2**30 + 6)
+    with pytest.raises(RunError, match="more outside its graph"):
+        read_label(path)
+    path.write_bytes(data)
+
+
+def test_each_file_is_read_once(
+    run: tuple[Path, Bundle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Though the bundle is opened, the files compared, and one taken."""
+    folder, _ = run
+    loads: list[Path] = []
+    reads: list[Path] = []
+    load, read = Bundle.load, content.read_file
+
+    def loaded(path: Path) -> Bundle:
+        loads.append(path)
+        return load(path)
+
+    def noted(path: Path, *most: int) -> bytes:
+        reads.append(path)
+        return read(path, *most)
+
+    monkeypatch.setattr(Bundle, "load", staticmethod(loaded))
+    monkeypatch.setattr(content, "read_file", noted)
+    monkeypatch.setenv("NEOCOG_CACHE", str(tmp_path / "cache"))
+    pictures = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, name in enumerate(pictures):
+        Image.fromarray(_pictures(12, 10, 3, seed=number)).save(name)
+    seen = list[tuple[int, ...]]()
+    answer = TorchEngine.__call__
+
+    def watched(self: TorchEngine, samples: NDArray[Any]) -> NDArray[Any]:
+        seen.append(samples.shape)
+        return answer(self, samples)
+
+    monkeypatch.setattr(TorchEngine, "__call__", watched)
+    Choice(path=folder, device="cpu", threads=1).open(1000, lambda: iter(pictures))
+    assert loads == [folder / "bundle"]
+    assert reads == [folder / "export" / "net.onnx"]
+    # As many as will be asked about at once.
+    assert (256, 3, 12, 10) in seen
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ import neocog
 import small_exports
 from neocog.errors import ConfigError, RunError
 from neocog.export import openvino, torch_program, triton
+from neocog.export.program import METADATA
 from neocog.layers import Predictor
 from neocog.runtime.openvino_library import openvino_library
 
@@ -186,7 +187,7 @@ class TestTorchProgram:
             assert np.abs(answer(images) - expected).max() < 1e-6
         assert [path.name for path in tmp_path.iterdir()] == ["digits.pt2"]
         with zipfile.ZipFile(out) as archive:
-            (name,) = (one for one in archive.namelist() if one.endswith(torch_program.METADATA))
+            (name,) = (one for one in archive.namelist() if one.endswith(METADATA))
             assert archive.read(name).decode() == small_exports.metadata()
             contents = [archive.read(one) for one in archive.namelist()]
         # nobody's pictures are handed out with it

@@ -258,6 +258,28 @@ def test_measuring_ends(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("each", "asked"), [(0.0, {32, 64}), (0.002, {32})])
+def test_all_samples_are_timed_where_there_is_time_for_them(
+    each: float, asked: set[int], tmp_path: Path
+) -> None:
+    """A call of 64 takes 0.128 s or nothing, where an eighth of 0.6 s is allowed for it."""
+    seen: dict[str, set[int]] = {}
+
+    def of(kind: Kind) -> Candidate:
+        class Paced(Slow):
+            def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
+                seen.setdefault(kind, set()).add(len(samples))
+                time.sleep(each * len(samples))
+                return np.full((len(samples), 2), 0.5, np.float32)
+
+        make = lambda: Paced("", 0, RIGHT, kind, "classify")  # noqa: E731
+        return Candidate(kind=kind, threads=1, digest=kind, make=make)
+
+    samples = np.zeros((64, 3, 5, 5), np.uint8)
+    fastest([of("torch"), of("onnxruntime")], samples, cache=tmp_path, seconds=0.6)
+    assert seen == {"torch": asked, "onnxruntime": asked - {32} or {32}}
+
+
 def test_labels_are_those_of_the_task() -> None:
     flipped = RIGHT.copy()
     flipped[3] = [0.4999, 0.5001]

@@ -24,6 +24,7 @@ from attacks import ATTACKS, external, hidden
 from neocog.errors import RunError
 from neocog.runtime.foreign import DEEPEST, SCHEMA, check_onnx, read_file
 from neocog.runtime.foreign_ir import check_ir
+from neocog.verbs.choice import Choice
 
 CHILD = Path(__file__).with_name("watched.py")
 _OPENED = 0x20 | 0x1
@@ -292,6 +293,26 @@ def test_graphs_are_not_nested_without_end() -> None:
             check_onnx(b"\x08\x0a" + _field(7, deep), "net.onnx")
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.pkl", "net.pt2", "net.bin"])
+@pytest.mark.parametrize("there", [True, False])
+def test_programs_are_refused_with_the_reason(name: str, there: bool, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if there:
+        path.write_bytes(b"x")
+    with pytest.raises(RunError, match="may run code that is in it"):
+        Choice(path=path).open(1, lambda: iter([]))
+    (tmp_path / "net.xml").write_text("<net/>")
+    words = "only the numbers" if name == "net.bin" else "may run code"
+    with pytest.raises(RunError, match=words) as caught:
+        Choice(path=path).open(1, lambda: iter([]))
+    assert (f"{tmp_path / 'net.xml'}" in caught.value.hint) == (name == "net.bin")
+
+
+def test_nothing_of_a_name_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="gone holds no run: there is nothing of this name"):
+        Choice(path=tmp_path / "gone").open(1, lambda: iter([]))
+
+
 def test_a_file_of_very_many_parts_does_not_keep_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neocog.runtime.foreign.MOST_FIELDS", 1000)
     check_onnx(b"\x08\x0a" + _field(7, _field(1, b"") * 900), "net.onnx")
@@ -344,6 +365,45 @@ def test_mutated_files_that_pass_hold_nothing_foreign(seed: int) -> None:
         with contextlib.suppress(DecodeError):
             assert not _harmful(onnx.load_from_string(bytes(data)))
     assert passed > 20
+
+
+def _made(operator: str, shape: list[int], how: str) -> bytes:
+    """A good model, and an operator beside that is told by a constant how much to make."""
+    made, place = exported.model(), {"ConstantOfShape": 0, "Resize": 3}.get(operator, 1)
+    numbers = np.array(shape, np.int64)
+    tensor = onnx.numpy_helper.from_array(numbers, "told")
+    if how == "numbers":
+        tensor = onnx.helper.make_tensor("told", onnx.TensorProto.INT64, [len(shape)], shape)
+    if how in ("raw", "numbers"):
+        made.graph.initializer.append(tensor)
+    elif how == "Constant":
+        made.graph.node.append(onnx.helper.make_node("Constant", [], ["told"], value=tensor))
+    else:
+        made.graph.node.append(onnx.helper.make_node("Constant", [], ["told"], value_ints=shape))
+    inputs = ["mean"] * place + ["told"]
+    made.graph.node.append(onnx.helper.make_node(operator, inputs, ["much"]))
+    return exported.labelled(made)
+
+
+@pytest.mark.parametrize("operator", ["ConstantOfShape", "Expand", "Tile", "Resize"])
+@pytest.mark.parametrize("how", ["raw", "numbers", "Constant", "value_ints"])
+def test_operators_that_are_told_to_make_too_much_are_refused(operator: str, how: str) -> None:
+    check_onnx(_made(operator, [1, 3, 224, 224], how), "net.onnx")
+    with pytest.raises(RunError, match=f"{operator} makes 1,099,511,627,776 numbers"):
+        check_onnx(_made(operator, [2**20, 1, 2**10, 2**10], how), "net.onnx")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("sides", [[2**40], [2**16, 2**16], [-1], [2] * 32, [1] * 70])
+def test_tensors_that_say_they_are_huge_are_refused(packed: bool, sides: list[int]) -> None:
+    content = [_varint(side % 2**64) for side in sides]
+    dims = _field(1, b"".join(content)) if packed else b"".join(b"\x08" + one for one in content)
+    tensor = dims + b"\x10\x01" + _field(9, bytes(4)) + _field(8, b"x")
+    with pytest.raises(RunError, match="a tensor of more than"):
+        check_onnx(b"\x08\x0a" + _field(7, _field(5, tensor)), "net.onnx")
+    sparse = b"".join(b"\x18" + one for one in content)
+    with pytest.raises(RunError, match="a tensor of more than"):
+        check_onnx(b"\x08\x0a" + _field(7, _field(15, sparse)), "net.onnx")
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -235,7 +236,8 @@ def test_the_fastest_engine_is_taken_and_taken_again(
         for one in (slow, quick)
     ]
     monkeypatch.setattr(choice, "candidates", lambda *_, **__: able)
-    monkeypatch.setattr(choice, "open_engine", lambda *_, **__: slow)
+    opened: list[object] = []
+    monkeypatch.setattr(choice, "open_engine", lambda *_, **__: opened.append(0) or slow)
     said: list[str] = []
     asked = Choice(path=run.path)
 
@@ -246,6 +248,7 @@ def test_the_fastest_engine_is_taken_and_taken_again(
     assert said == []
     assert asked.open(choice.FEW, paths, said.append) is quick
     assert said[0].startswith("engine: onnxruntime, 1 thread(s) (measured in ")
+    assert len(opened) == 1  # not once more, to be compared with itself
     monkeypatch.setattr(choice, "fastest", None)
     wanted = Wanted(to=tmp_path / "a.csv", sources=(str(pictures),))
     write(wanted.to, pictures, engine=quick)
@@ -314,6 +317,45 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, to: Path, *sources: object) -> 
     with to.open("ab") as file:
         file.write(b"c1/0")
     yield
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_heeded_at_the_end_of_a_batch(
+    number: signal.Signals,
+    code: int,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a terminal sends it: to the program and to its helpers."""
+    to, script = tmp_path / "a.csv", Path(__file__).with_name("signalled_tables.py")
+    paths = os.pathsep.join([str(Path(answers.__file__).parents[2]), str(script.parent)])
+    with subprocess.Popen(
+        [sys.executable, str(script), "predict", "run", str(pictures), "--to", str(to)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    ) as program:
+        assert program.stdout is not None
+        for _ in range(3):
+            assert program.stdout.readline() == "batch\n"
+        os.killpg(program.pid, number)
+        _, said = program.communicate(timeout=60)
+    assert program.returncode == code, said
+    state = json.loads((tmp_path / "a.csv.progress.json").read_text())
+    count = state["found"]
+    assert f"stopped at {count} of {COUNT} files; the same command goes on" in said
+    assert f"stopped by {number.name}" in said
+    assert 48 <= count < COUNT
+    assert len(rows(to)) == count
+    assert state["kept"] == to.stat().st_size
+    monkeypatch.setattr(answering, "eval_batch", lambda _: 16)
+    assert write(to, pictures)["resumed"] == count
+    write(tmp_path / "whole.csv", pictures)
+    assert to.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def test_ctrl_c_loses_nothing_that_was_written(

@@ -255,12 +255,12 @@ def test_fault_report(tmp_path: Path) -> None:
 def test_small_sets_take_one_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crews: list[int] = []
 
-    class Crew(workers._Crew):
+    class Crew(workers.Crew):
         def __init__(self, count: int, *rest: Any) -> None:
             crews.append(count)
             super().__init__(count, *rest)
 
-    monkeypatch.setattr(workers, "_Crew", Crew)
+    monkeypatch.setattr(workers, "Crew", Crew)
     source = folder(tmp_path, {f"a/{i}.png": png(pictures(1)[0]) for i in range(20)})
     assert scan(source).count.used == 20
     assert crews == [1]  # never this process: a decoder that crashes would take it along

@@ -452,3 +452,84 @@ def test_the_loop_stays_responsive_while_the_network_computes() -> None:
         batcher.close()
 
     run(test)
+
+
+def test_samples_that_wait_take_so_much_memory_and_no_more() -> None:
+    async def test() -> None:
+        gate = Gate()
+        size = rows(0).nbytes
+        batcher = Batcher(Fake(gate), Limits(queue=50, latency=0, batch=1, waiting=3 * size))
+        tasks = [asyncio.ensure_future(batcher.answer(rows(0), later()))]
+        await begun(gate)  # what is computed waits no longer
+        tasks += [asyncio.ensure_future(batcher.answer(rows(i), later())) for i in (1, 2, 3)]
+        await asyncio.sleep(0)
+        error = await refused(batcher.answer(rows(4), later()))
+        assert (error.status, error.retry_after) == (429, 1)
+        assert f"{3 * size} bytes" in error.text
+        gate.free.release(5)
+        for i, answer in enumerate(await asyncio.gather(*tasks)):
+            assert right(answer, i)
+        # What alone is larger is let in while nothing waits: a limit of requests refuses it.
+        large = Batcher(Fake(), Limits(latency=0, waiting=1))
+        assert right(await large.answer(rows(5), later()), 5)
+        large.close()
+        batcher.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("columns", [0, 40])
+def test_a_call_takes_what_a_request_may_and_no_more(columns: int) -> None:
+    async def test() -> None:
+        gate = Gate()
+        engine = Fake(gate)
+        one = max(rows(0).nbytes, 4 * columns)  # 2×2 pixels, each answered by so many numbers
+        limits = Limits(queue=50, latency=0, batch=64, decoded=2 * one + 1)
+        batcher = Batcher(engine, limits, columns=columns)
+        tasks = [asyncio.ensure_future(batcher.answer(rows(0), later()))]
+        await begun(gate)
+        tasks += [asyncio.ensure_future(batcher.answer(rows(i), later())) for i in range(1, 6)]
+        tasks.append(asyncio.ensure_future(batcher.answer(rows(6, 5), later())))  # alone too large
+        await asyncio.sleep(0)
+        gate.free.release(9)
+        for i, answer in enumerate(await asyncio.gather(*tasks)):
+            assert right(answer, i, 1 if i < 6 else 5)
+        assert engine.sizes == [1, 2, 2, 1, 5]
+        batcher.close()
+
+    run(test)
+
+
+def test_engines_are_given_what_they_may_write() -> None:
+    async def test() -> None:
+        seen: list[tuple[bool, bool]] = []
+
+        def look(samples: NDArray[Any]) -> None:
+            seen.append((samples.flags.writeable, np.shares_memory(samples, mine)))
+
+        batcher = Batcher(Fake(look), Limits(latency=0))
+        mine = rows(3)
+        assert right(await batcher.answer(mine, later()), 3)
+        mine.flags.writeable = False
+        assert right(await batcher.answer(mine, later()), 3)
+        assert seen == [(True, True), (True, False)]
+        batcher.close()
+
+    run(test)
+
+
+def test_the_first_calls_come_before_the_first_request() -> None:
+    async def test() -> None:
+        engine = Fake(lambda _: time.sleep(0.05))
+        counted: list[int] = []
+        batcher = Batcher(
+            engine, Limits(latency=0), observe=lambda samples, seconds: counted.append(samples)
+        )
+        assert 0.05 <= await batcher.warm(rows(0, 9)) < 5
+        assert engine.sizes == [9]
+        assert not counted  # nobody asked
+        assert right(await batcher.answer(rows(1), later()), 1)
+        assert len(engine.threads) == 1  # of the same thread as all later ones
+        batcher.close()
+
+    run(test)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,7 +19,10 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from faults import requests
+from faults.tally import Tally
 from neocog.runtime.torch_engine import TorchEngine
+from neocog.serve.limits import Limits
+from serve_rig import running
 from served import CLASSES, serving, small_bundle
 
 if TYPE_CHECKING:
@@ -144,13 +148,31 @@ def test_a_picture_file(port: int, bundle: Bundle) -> None:
     assert [one["label"] for one in found["top"]] == [CLASSES[at] for at in np.argsort(-expected)]
 
 
-def test_no_bytes_are_answered_by_a_fault_of_ours(port: int) -> None:
+@pytest.mark.parametrize("channels", [3, 1])
+def test_no_bytes_are_answered_by_a_fault_of_ours(channels: int) -> None:
     """Requests that are nearly right, by mutation; the long form is `python -m faults.requests`."""
-    told = requests.run(port, model="insects", count=500)
-    assert told.cases == 500
+    engine = TorchEngine(small_bundle(channels=channels), threads=1)
+    with running({"insects": engine}, Limits(header_seconds=1, body_seconds=1)) as rig:
+        told = requests.run(rig.port, model="insects", count=400, late=15)
+    assert told.cases == 400
     assert not told.findings
-    assert told.notes["answered 200"] > 50
-    assert told.notes["answered 400"] > 50
+    assert told.notes["answered 200"] > 40
+    assert told.notes["answered 400"] > 40
+    assert told.notes["of which head"] > 50
+
+
+def test_a_server_that_says_nothing_is_found() -> None:
+    """To a head that was changed, or to a whole request."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        tally = Tally("deaf")
+        aside = requests.Aside(tally, late=0.2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(requests, "SHORT", 0.01)
+            requests._begun(deaf.getsockname()[1], 7, b"GET / HTTP/1.1\r\n", aside)
+        aside.settle(0)
+    assert tally.cases == 1
+    (finding,) = tally.findings
+    assert finding.startswith("request 7: silence for 0.2 s")
 
 
 def test_schemathesis_finds_nothing(port: int, tmp_path: Path) -> None:

@@ -457,6 +457,56 @@ def test_the_loop_is_free_while_ten_mebibytes_are_read() -> None:
     run(test, workers=1)
 
 
+def test_large_binary_requests_are_read_beside_the_loop() -> None:
+    given = {"name": "samples", "datatype": "FP32", "shape": [64, 2, 5000]}
+    size = 64 * 2 * 5000 * 4
+    given["parameters"] = {"binary_data_size": size}
+    header = json.dumps({"inputs": [given]}).encode()
+    samples = normal(64)
+    threads: list[int] = []
+
+    async def test(decoding: Decoding) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            whole = np.isfinite
+
+            def finite(values: Any) -> Any:
+                threads.append(threading.get_ident())
+                return whole(values)
+
+            patch.setattr(np, "isfinite", finite)
+            raw = header + samples.tobytes()
+            found = await decoding.request(raw, len(header), SPEC, Limits())
+            assert np.array_equal(found.samples, samples)
+            samples[63, 1, 7] = np.nan
+            raw = header + samples.tobytes()
+            error = await refused(decoding.request(raw, len(header), SPEC, Limits()))
+        assert "expected finite numbers, found nan" in error.text
+        assert threads
+        assert threading.get_ident() not in threads
+
+    run(test)
+
+
+@LINUX
+def test_a_stopped_helper_is_told_of_and_others_go_on(tmp_path: Path, deeds: None) -> None:
+    async def test(decoding: Decoding) -> None:
+        await decoding.start()
+        began = time.monotonic()
+        bad = asyncio.ensure_future(decoding.picture(encoded(drawn(1)) + b"is_slow!"))
+        while not (tmp_path / "log").exists() or not helpers(tmp_path):
+            await asyncio.sleep(0.01)
+        os.kill(int(helpers(tmp_path)[0]), signal.SIGSTOP)
+        for i in range(5):
+            assert np.array_equal(await decoding.picture(encoded(drawn(i))), drawn(i))
+        assert not bad.done()
+        error = await refused(bad)  # type: ignore[arg-type]
+        assert (error.status, "the decoder hung" in error.text) == (400, True)
+        assert time.monotonic() - began < Limits().seconds
+        assert np.array_equal(await decoding.picture(encoded(drawn(8))), drawn(8))
+
+    run(test, patience=Limits().decode)
+
+
 def test_readers_start_without_torch_and_pillow() -> None:
     program = (
         "import sys, neocog.serve.parsing; "

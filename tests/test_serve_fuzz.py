@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import json
 import random
 import time
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mutated_requests import mutations, valid
+from faults.inferences import Taken, mutations, valid
 from neocog.serve.limits import RequestError
-from neocog.serve.protocol import InferRequest, Spec, read
+from neocog.serve.protocol import DATATYPES, InferRequest, Spec, model_metadata, read
 from small_specs import LIMITS, MASKS, PICTURES, SIGNALS, VOLUMES
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ COUNT = 500
 """Mutations of each model's requests."""
 SECONDS = 1.0
 """That one request may take, on a busy machine."""
+
+
+def taken(spec: Spec) -> Taken:
+    """What clients know of a model, and all types that it takes."""
+    types = tuple(DATATYPES[dtype] for dtype in spec.dtypes)
+    return dataclasses.replace(Taken.of(model_metadata(spec)), datatypes=types)
 
 
 def assert_read_right(request: InferRequest, body: bytes, length: int | None) -> None:
@@ -44,7 +51,7 @@ def assert_read_right(request: InferRequest, body: bytes, length: int | None) ->
 def test_mutated_requests_are_read_or_refused(spec: Spec) -> None:
     outcomes: collections.Counter[str | int] = collections.Counter()
     texts = []
-    for name, body, length in mutations(0, spec, COUNT):
+    for name, body, length in mutations(0, taken(spec), COUNT):
         began = time.process_time()
         try:
             request = read(body, length, spec=spec, limits=LIMITS)
@@ -63,14 +70,14 @@ def test_mutated_requests_are_read_or_refused(spec: Spec) -> None:
 @pytest.mark.parametrize("spec", [PICTURES, SIGNALS, VOLUMES, MASKS], ids=["i", "s", "v", "m"])
 def test_requests_that_nothing_was_done_to_are_read(spec: Spec) -> None:
     for seed in range(200):
-        body, length = valid(spec, random.Random(seed))
+        body, length = valid(taken(spec), random.Random(seed))
         read(body, length, spec=spec, limits=LIMITS)
 
 
 def test_mutations_are_chances_function() -> None:
-    several = list(mutations(1, PICTURES, 50))
-    assert several == list(mutations(1, PICTURES, 50))
-    assert several != list(mutations(2, PICTURES, 50))
+    several = list(mutations(1, taken(PICTURES), 50))
+    assert several == list(mutations(1, taken(PICTURES), 50))
+    assert several != list(mutations(2, taken(PICTURES), 50))
 
 
 SAMPLE = b'{"inputs":[{"name":"images","shape":[50,3,%d,128],"datatype":"UINT8","data":[%b]}]}'

@@ -74,7 +74,7 @@ def test_a_slow_header_is_told_so(rig: Rig, sent: bytes) -> None:
         return
     refused(only(found), 408, "0.4 s")
     assert answer_of(found)[0].headers["connection"] == "close"
-    assert 0.3 < time.monotonic() - began < 3
+    assert 0.3 < time.monotonic() - began < 9
 
 
 def test_a_header_may_not_trickle(rig: Rig) -> None:
@@ -82,12 +82,12 @@ def test_a_header_may_not_trickle(rig: Rig) -> None:
     with rig.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
         with contextlib.suppress(OSError):
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 10:
                 client.sendall(b"a: b\r\n")
                 time.sleep(0.05)
                 if client.recv(1 << 16, socket.MSG_DONTWAIT):
                     break
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 9
 
 
 def test_a_silent_connection_is_closed_silently(rig: Rig) -> None:
@@ -188,7 +188,7 @@ def test_a_slow_body_is_told_so(rig: Rig) -> None:
     answer = only(exchange(rig, INFER + b"Content-Length: 100\r\n\r\n", b"{", end=False))
     refused(answer, 408, "body", "0.4 s")
     assert answer.headers["connection"] == "close"
-    assert 0.3 < time.monotonic() - began < 3
+    assert 0.3 < time.monotonic() - began < 9
 
 
 def test_requests_in_a_row_are_answered_in_order(rig: Rig) -> None:
@@ -217,14 +217,15 @@ def test_an_idle_connection_is_closed_and_one_in_use_is_not(engine: Gated) -> No
                 time.sleep(0.2)
             began = time.monotonic()
             assert client.recv(4096) == b""  # closed, without a word
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 9
 
 
 def test_too_many_connections_are_told_so(rig: Rig) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(SHORT.connections):
-            stack.enter_context(rig.connect())
-        time.sleep(0.1)
+            busy = stack.enter_context(rig.connect())
+            busy.sendall(b"GET")
+        assert eventually(lambda: kept_of(rig) == [3] * SHORT.connections)
         answer = only(exchange(rig, end=False))
         refused(answer, 503, "connections")
         assert answer.headers["retry-after"] == "1"
@@ -232,7 +233,12 @@ def test_too_many_connections_are_told_so(rig: Rig) -> None:
     assert rig.ask("GET", "/v2/health/live").status == 200
 
 
-def eventually(is_so: Any, seconds: float = 5.0) -> bool:
+def kept_of(rig: Rig) -> list[int]:
+    """Bytes of unfinished headers, of each connection."""
+    return [one.conn.kept for one in tuple(rig.server.server_state.connections)]  # type: ignore[union-attr]
+
+
+def eventually(is_so: Any, seconds: float = 15.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if is_so():
@@ -250,7 +256,7 @@ def test_a_client_that_leaves_is_forgotten(engine: Gated, capfd: Any) -> None:
         for place, client in enumerate(clients):
             client.sendall(post(request_of()))
             if not place:
-                assert engine.entered.wait(5)
+                assert engine.entered.wait(20)
         served = own.app.models["m"]
         assert eventually(lambda: served.waiting == 2)
         assert own.ask("POST", "/v2/models/m/infer", request_of()).status == 429
@@ -274,7 +280,7 @@ def test_it_drains(engine: Gated) -> None:
         idle.sendall(LIVE)
         assert next_answer(idle).status == 200
         busy.sendall(post(request_of()))
-        assert engine.entered.wait(5)
+        assert engine.entered.wait(20)
         began = time.monotonic()
         own.server.stop()
         assert own.ask("GET", "/v2/health/live").status == 200
@@ -291,9 +297,9 @@ def test_it_drains(engine: Gated) -> None:
         threading.Timer(0.1, engine.open.set).start()
         assert only(read_all(busy)).status == 200
         assert read_all(idle) == b""
-        own.thread.join(5)
+        own.thread.join(15)
         assert not own.thread.is_alive()
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < 15
         with pytest.raises(ConnectionError):
             own.connect()
 

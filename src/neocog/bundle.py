@@ -26,7 +26,6 @@ from neocog.files import write_json
 from neocog.layers import Predictor
 from neocog.models import catalog
 from neocog.models.empty import without_memory
-from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,14 +178,7 @@ class Bundle:
         Raises:
             NeocogError, ValueError: with what does not fit.
         """
-        try:
-            task = tasks.build(self.task)
-        except (AttributeError, OverflowError, TypeError) as error:
-            raise ValueError(f"task {self.task.name}: {error}") from error
-        if task.classes != self.classes:
-            raise ValueError(
-                f"classes: the task has {_names(task.classes)}, the bundle {_names(self.classes)}"
-            )
+        tasks.check(self.task, self.classes)
         if catalog.is_own(self.model.name):
             weights.check("the weights", self.weights, self._expected())
 
@@ -244,10 +236,6 @@ def _description(path: Path) -> Any:
         return weights.parse_json(text)
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}", "expected JSON") from error
-
-
-def _names(classes: tuple[str, ...]) -> str:
-    return printable(", ".join(map(str, classes)))[:200]  # of a task whatever it took
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

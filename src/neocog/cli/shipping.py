@@ -46,7 +46,9 @@ __all__ = ["export", "serve"]
     help="How much worse the score of an int8 file may be.",
     show_default=True,
 )
-@click.option("--name", default="", help="Of the file or model.  [the run's]")
+@click.option(
+    "--name", default="", help="Of the file or model, without its precision.  [the run's]"
+)
 @click.option("--model", default="", help="Names a foreign factory again, which is then run.")
 @json_option
 def export(run: Path, as_json: bool, **options: Any) -> None:
@@ -54,7 +56,7 @@ def export(run: Path, as_json: bool, **options: Any) -> None:
 
     Scaling, normalisation and decoding are inside. The answers for real samples are compared with
     the run's, number by number; a file that differs is not kept. What was found stands beside the
-    file, in a .json.
+    file, in FILE.json. Nothing but earlier exports is written over.
     """
     from neocog.verbs.console import Console
     from neocog.verbs.export import export as write
@@ -87,6 +89,12 @@ def export(run: Path, as_json: bool, **options: Any) -> None:
     multiple=True,
     metavar="NAME=VALUE",
     help="Any limit: body=20MiB, queue=64, seconds=5.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Another name under which it may be called, as behind a proxy.",
 )
 @click.option(
     "--drain", default=1.0, show_default=True, help="Seconds from a signal to the end, at least."

@@ -51,7 +51,8 @@ def read(
     """What is in a data set, before any picture is decoded.
 
     Args:
-        source: a path, or one of `named.NAMES`. A path that exists goes before a name.
+        source: a path, or one of `named.NAMES`. A path that exists goes before a name, but for the
+            folder of a run.
         few: it is a validation or test part, or data for a network that exists: classes may be
             missing, down to a single one. Else it is to be learnt from, which takes two.
         dims: axes of a sample beside its channels: 1 for signals, 2 for pictures, 3 for volumes.
@@ -109,7 +110,7 @@ def _located(source: str) -> Path | None:
     """The path, absolute apart from links; None for a known name."""
     try:
         path = Path(os.path.abspath(Path(source).expanduser())) if source else None  # noqa: PTH100
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not (source in named.NAMES and _is_run(path)):
             return path
     except (OSError, RuntimeError) as error:  # no right to look; ~nobody
         raise DataError(f"cannot look at {printable(source)!r}: {error}", _KNOWN) from error
@@ -124,6 +125,11 @@ def _located(source: str) -> Path | None:
         elif not path.parent.is_dir():
             hint = f"the folder {printable(str(path.parent))} does not exist either"
     raise DataError(f"{printable(source)!r} is neither a path nor a known data set", hint)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run's: named like the set that it was trained on, it is none itself."""
+    return (path / "manifest.json").is_file() and (path / "events.jsonl").is_file()
 
 
 def _read(kind: _Kind, path: Path, few: bool, dims: int | None, channels: int | None) -> Source:

@@ -98,8 +98,8 @@ def look_in_batches(
         return
     size = max(1, min(CHUNK, len(files) // (4 * workers)))
     chunks = [files[start : start + size] for start in range(0, len(files), size)]
-    with _Crew(min(workers, len(chunks)), order, patience) as crew:
-        yield from crew.run(chunks)
+    with Crew(min(workers, len(chunks)), _program(order, patience), patience) as crew:
+        yield from _run(crew, chunks)
 
 
 def _is_little(files: Files) -> bool:
@@ -149,40 +149,29 @@ class Decoders:
         self._crew.close()
 
 
-class _Crew:
-    """Helpers for one set of files."""
-
-    def __init__(self, count: int, order: Order, patience: float) -> None:
-        self.crew = Crew(count, _program(order, patience), patience)
-
-    def __enter__(self) -> _Crew:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.crew.close()
-
-    def run(self, chunks: Sequence[Files]) -> Iterator[Batch]:
-        """All batches in order; only a few chunks ahead, so that memory stays bounded."""
-        ahead: deque[Future[list[Batch]]] = deque()
-        for chunk in chunks:
-            ahead.append(self.crew.submit(functools.partial(self._ask, chunk)))
-            if len(ahead) > 3 * self.crew.count:
-                yield from ahead.popleft().result()
-        while ahead:
+def _run(crew: Crew, chunks: Sequence[Files]) -> Iterator[Batch]:
+    """All batches in order; only a few chunks ahead, so that memory stays bounded."""
+    ahead: deque[Future[list[Batch]]] = deque()
+    for chunk in chunks:
+        ahead.append(crew.submit(functools.partial(_ask_many, crew, chunk)))
+        if len(ahead) > 3 * crew.count:
             yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
 
-    def _ask(self, chunk: Files) -> list[Batch]:
-        """One chunk, by this thread's helper; after a loss file by file, to find the culprit."""
-        batches: list[Batch] = []
-        try:
-            batches.extend(_ask(self.crew.helper(), chunk))
-        except LostError:
-            self.crew.replace()
-        for file in chunk[sum(len(batch) for batch in batches) :]:
-            if self.crew.closed.is_set():
-                break
-            batches.extend(_ask_one(self.crew, file))
-        return batches
+
+def _ask_many(crew: Crew, chunk: Files) -> list[Batch]:
+    """One chunk, by this thread's helper; after a loss file by file, to find the culprit."""
+    batches: list[Batch] = []
+    try:
+        batches.extend(_ask(crew.helper(), chunk))
+    except LostError:
+        crew.replace()
+    for file in chunk[sum(len(batch) for batch in batches) :]:
+        if crew.closed.is_set():
+            break
+        batches.extend(_ask_one(crew, file))
+    return batches
 
 
 def _ask_one(crew: Crew, file: File) -> list[Batch]:

@@ -10,27 +10,25 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-import re
-import shutil
-import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from neocog.data.batches import fetch
+from neocog import tasks
 from neocog.errors import ConfigError, DataError, RunError
 from neocog.export import onnx
-from neocog.export.parity import TOLERANCES, Parity, Samples, compare, of_part
+from neocog.export.parity import TOLERANCES, Parity, compare
+from neocog.export.places import FORMS, digest, place
 from neocog.export.program import example
+from neocog.export.samples import WHOLE_SIDES, Samples, batches, of_part, spread
 from neocog.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -38,16 +36,14 @@ if TYPE_CHECKING:
     from neocog.data.scan import Progress
     from neocog.described import Described
     from neocog.export.onnx import Precision
+    from neocog.export.places import Form, Place
     from neocog.layers import Predictor
     from neocog.run import Run
 
     Answer = Callable[[NDArray[Any]], NDArray[Any]]
 
-__all__ = ["FORMS", "MAX_LOSS", "SAMPLES", "Exported", "Form", "export"]
+__all__ = ["MAX_LOSS", "SAMPLES", "Exported", "export"]
 
-Form = Literal["onnx", "torch", "openvino", "triton"]
-FORMS: tuple[Form, ...] = get_args(Form)
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml", "triton": ""}
 SAMPLES = 1000
 """Real samples that are compared on, at most."""
 WHOLE = 100
@@ -56,8 +52,20 @@ MAX_LOSS = 0.01
 """How much worse an 8-bit file's score may be."""
 CALIBRATION, CALIBRATION_BATCH = 256, 32
 """Samples that the ranges of 8-bit activations come from, and how many are looked at at once."""
+ENOUGH = 30
+"""Samples with a score that an 8-bit file is judged on, at least: with fewer one answer more that
+is wrong, or one less, says nothing."""
 FIRST = 64
 """Samples that the fp32 file is checked on which an 8-bit one is made of."""
+BATCH, WHOLE_BATCH = 64, 4
+"""Samples that Triton may answer for at once; pictures of any size where each pixel is answered
+for."""
+IN_ONE_PIECE = (
+    f"pictures above {WHOLE_SIDES[1]:,} pixels a side are answered for in one piece, by the run in "
+    "pieces that overlap: the same but near the seams, where a network sees further than "
+    "the overlap"
+)
+"""What a report says of files for masks."""
 _LIBRARIES = ("neocog", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -94,6 +102,7 @@ class _Job:
     form: Form
     precision: Precision
     samples: Samples
+    foreign: bool
     max_loss: float
     progress: Progress | None
 
@@ -129,51 +138,52 @@ def export(
         out: the file, or Triton's repository. None: in the run's folder `export`.
         precision: what the network computes in.
         check: other data to compare on. Empty: the run's own.
-        name: of the file or model. Empty: as the run's folder is called.
+        name: of the file or model, without its precision. Empty: as the run's folder is called.
         samples: compared on, at most. None: `SAMPLES`; of whole pictures `WHOLE`.
         max_loss: how much worse the score of an 8-bit file may be, as a share.
         progress: told how far it is: what, done, total.
 
     Raises:
-        ConfigError: a form or precision that is none or does not go with the other, or a library is
-            not installed.
-        RunError: the answers differ, there is no data to compare on, or the file cannot be written.
+        ConfigError: a form or precision that is none or does not go with the other, a place where
+            something of others is, or a library is not installed.
+        RunError: the answers differ, there is no data to compare on or too little, or the file
+            cannot be written.
         DataError: `check` is broken.
     """
     began = time.monotonic()
     _refuse(to, precision, samples)
-    called = _name(name, run.path, precision)
-    path = _path(run, to, out, called)
-    data = _data(run, check, progress)
-    job = _Job(
-        run=run,
-        predictor=run.predictor(),
-        form=to,
-        precision=precision,
-        samples=_samples(data, bool(check), samples),
-        max_loss=max_loss,
-        progress=progress,
-    )
-    with _beside(path) as folder:
-        staged = folder / (path.name if to != "triton" else f"{called}.onnx")
+    there = place(run.path, to, out, name=name, precision=precision)
+    with there.staged() as folder:
+        data = _data(run, check, progress)
+        job = _Job(
+            run=run,
+            predictor=run.predictor(),
+            form=to,
+            precision=precision,
+            samples=_samples(data, bool(check), samples),
+            foreign=bool(check),
+            max_loss=max_loss,
+            progress=progress,
+        )
+        if precision == "int8":
+            _refuse_unjudged(job)
+        staged = folder / (there.path.name if to != "triton" else f"{there.name}.onnx")
         answer, extra = _written(job, staged, folder)
         parity = job.compare(answer, precision, job.samples)
         _refuse_other(parity, job)
         weights = staged.with_suffix(".bin") if to == "openvino" else staged
-        digest, size = _digest(weights), sum(one.stat().st_size for one in {staged, weights})
-        path, report = _kept(job, staged, path, called)
-    exported = Exported(
-        path=path,
-        report=report,
-        form=to,
-        precision=precision,
-        described=run.bundle.described,
-        bytes=size,
-        sha256=digest,
-        parity=parity,
-        seconds=time.monotonic() - began,
-    )
-    write_json(report, _report(exported, data.source) | extra)
+        exported = Exported(
+            path=there.path,
+            report=there.report,
+            form=to,
+            precision=precision,
+            described=run.bundle.described,
+            bytes=sum(one.stat().st_size for one in {staged, weights}),
+            sha256=digest(weights),
+            parity=parity,
+            seconds=time.monotonic() - began,
+        )
+        _keep(exported, staged, there, _report(exported, data.source) | extra)
     return exported
 
 
@@ -195,44 +205,6 @@ def _refuse(to: str, precision: str, samples: int | None) -> None:
         )
     if samples is not None and samples < 1:
         raise ConfigError(f"expected at least one sample to compare on, got {samples}")
-
-
-def _name(name: str, run: Path, precision: str) -> str:
-    """What the file or model is called.
-
-    >>> _name("", Path("runs/my digits"), "int8"), _name("cats", Path("x"), "int8")
-    ('my_digits-int8', 'cats')
-
-    Raises:
-        ConfigError: a name that leads elsewhere.
-    """
-    if name:
-        if not re.fullmatch(r"[\w-][\w.-]{0,127}", name, re.ASCII):
-            raise ConfigError(
-                f"{name!r:.80} cannot be the name of an exported network",
-                "expected letters, digits, _, - and dots, the first no dot",
-            )
-        return name
-    plain = re.sub(r"[^\w.-]+", "_", run.resolve().name, flags=re.ASCII).strip("._") or "network"
-    return plain[:100] + ("" if precision == "fp32" else f"-{precision}")
-
-
-def _path(run: Run, to: Form, out: Path | None, name: str) -> Path:
-    """Where the file goes.
-
-    Raises:
-        ConfigError: it is called otherwise than such a file is.
-    """
-    suffix = SUFFIXES[to]
-    if out is None:
-        return run.path / "export" / (f"{name}{suffix}" if suffix else "triton")
-    if out.suffix != suffix and suffix:
-        raise ConfigError(
-            f"expected --out to end in {suffix}, got {out.name}", f"--out {out}{suffix}"
-        )
-    if suffix and out.is_dir():
-        raise ConfigError(f"{out} is a folder", f"--out {out / (name + suffix)}")
-    return out
 
 
 def _data(run: Run, check: str, progress: Progress | None) -> Dataset:
@@ -266,25 +238,30 @@ def _samples(data: Dataset, other: bool, most: int | None) -> Samples:
     return found
 
 
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A folder beside a file's place, which is gone afterwards with all that is left in it.
+def _refuse_unjudged(job: _Job) -> None:
+    """Stop where the score of an 8-bit file would say too little.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: nothing has a score, or too few samples have.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
+    data, task, count = job.samples.data, job.run.bundle.task.name, len(job.samples.ids)
+    entry = tasks.CATALOGUE[task]
+    if data.kind not in (entry.kind, *entry.also):
         raise RunError(
-            f"cannot write into {path.parent}: {error.strerror or error}",
-            "mend the permissions or choose another place with --out",
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            f"an 8-bit file is judged by its score, but {data.source} has nothing to score {task} "
+            "by",
+            "give data with the right answers with --check SOURCE, or export with --precision fp16",
+        )
+    enough = ENOUGH
+    if task in ("classify", "multilabel"):  # one answer more that is wrong is 1 / count
+        enough = min(SAMPLES, max(ENOUGH, math.ceil(1 / max(job.max_loss, 1 / SAMPLES))))
+    if count < enough:
+        raise RunError(
+            f"{count:,} samples of {job.samples.part} cannot tell whether an 8-bit file loses "
+            f"{job.max_loss:g} of its score: expected {enough:,} or more",
+            "give more with --check SOURCE or --samples, allow more with --max-loss, or export "
+            "with --precision fp16",
+        )
 
 
 def _written(job: _Job, path: Path, folder: Path) -> tuple[Answer, dict[str, Any]]:
@@ -325,18 +302,47 @@ def _onnx(job: _Job, path: Path, folder: Path, precision: Precision) -> dict[str
     first = Samples(data=job.samples.data, ids=job.samples.ids[:FIRST], part=job.samples.part)
     engine = OnnxEngine(exact, threads=torch.get_num_threads())
     _refuse_other(job.compare(engine, "fp32", first), job)
-    chosen = of_part(job.samples.data, ("train",), CALIBRATION)
+    chosen = _calibration(job)
     quantise.int8(exact, path, _raw(chosen))
     onnx.relabel(path, bundle, "int8")
-    calibration = {"part": chosen.part, "n": len(chosen.ids)}
+    calibration = {"source": chosen.data.source, "part": chosen.part, "n": len(chosen.ids)}
     return {"int8": {"calibration": calibration, "max_loss": job.max_loss}}
+
+
+def _calibration(job: _Job) -> Samples:
+    """Samples for the ranges of activations: of the run's own training part where it can be opened,
+    and none with the pixels of one that is scored.
+
+    Raises:
+        RunError: there is no other.
+    """
+    scored, data = job.samples, job.samples.data
+    if job.foreign:
+        try:
+            data = job.run.data(job.progress)
+        except (DataError, RunError):
+            data = scored.data
+    part = of_part(data, ("train",), CALIBRATION + 2 * len(scored.ids))
+    known = {_print(scored.data, one) for one in scored.ids.tolist()}
+    others = [one for one in part.ids.tolist() if _print(data, one) not in known]
+    if not others:
+        raise RunError(
+            f"{data.source} has no samples to calibrate an 8-bit file with but those that it is "
+            "scored on",
+            "compare on fewer with --samples, or export with --precision fp16",
+        )
+    chosen = spread(torch.tensor(others), CALIBRATION)
+    return Samples(data=data, ids=chosen, part=part.part)
+
+
+def _print(data: Dataset, index: int) -> bytes:
+    """What tells the pixels of one sample from others'."""
+    return hashlib.sha256(data.images.picture(index).tobytes()).digest()
 
 
 def _raw(samples: Samples) -> Iterator[NDArray[Any]]:
     """Calibration samples as they are packed, contiguous: B×C×h×w and so on."""
-    images = samples.data.images
-    for ids, size in images.runs(samples.ids, CALIBRATION_BATCH, 1 << 22):
-        batch = fetch(samples.data, images.ready(ids, size), size=size)
+    for batch in batches(samples, CALIBRATION_BATCH):
         yield np.ascontiguousarray(batch.images.numpy())
 
 
@@ -377,32 +383,23 @@ def _above(loss: float) -> float:
     return round(math.floor(loss * 100 + 1) / 100, 2)
 
 
-def _kept(job: _Job, staged: Path, path: Path, name: str) -> tuple[Path, Path]:
-    """Move what was checked into its place: where it is now, and where its report goes.
+def _keep(exported: Exported, staged: Path, there: Place, report: dict[str, Any]) -> None:
+    """Move what was checked into its place, and its report beside it.
 
     Raises:
         RunError: it cannot be moved.
     """
-    if job.form == "triton":
+    if exported.form == "triton":
         from neocog.export import triton
 
-        triton.write(path, staged, job.run.bundle.described, name=name)
-        return path / name, path / f"{name}.json"
-    report = path.with_suffix(".json")
-    try:
-        report.unlink(missing_ok=True)  # of another file
-        if job.form == "openvino":
-            path.unlink(missing_ok=True)
-            staged.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        staged.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    return path, report
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        repository, name = there.path.parent, there.name
+        batch = WHOLE_BATCH if exported.described.input.whole else BATCH
+        triton.write(repository, staged, exported.described, name=name, batch=batch)
+        write_json(there.report, report)
+        return
+    written = staged.with_name("report.json")
+    write_json(written, report)
+    there.keep(staged, written)
 
 
 def _versions() -> dict[str, str]:
@@ -418,6 +415,7 @@ def _versions() -> dict[str, str]:
 
 def _report(exported: Exported, source: str) -> dict[str, Any]:
     """What is kept beside the file."""
+    whole = exported.described.input.whole
     return {
         "file": exported.path.name,
         "to": exported.form,
@@ -426,6 +424,7 @@ def _report(exported: Exported, source: str) -> dict[str, Any]:
         "sha256": exported.sha256,
         "source": source,
         "parity": exported.parity.plain(),
+        "remarks": [IN_ONE_PIECE] if whole else [],
         "versions": _versions(),
         "seconds": round(exported.seconds, 3),
     }

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from neocog.errors import ConfigError, RunError
-from neocog.export.program import Program, traced
+from neocog.export.program import program_of, traced
 from neocog.files import write_atomic
 from neocog.layers import Predictor
+from neocog.runtime.label import ANSWERS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from neocog.bundle import Bundle
     from neocog.described import Described
 
-__all__ = ["LARGEST", "Half", "Masked", "Precision", "metadata", "ports", "relabel", "write"]
+__all__ = ["LARGEST", "Half", "Precision", "metadata", "ports", "relabel", "write"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -56,23 +57,6 @@ class Half(nn.Module):
         """B×C×H×W float32 → what the network gives, float32."""
         found: Tensor = self.network(pictures.half())
         return found.float()
-
-
-class Masked(nn.Module):
-    """A program that answers for each pixel, and also says which class is the most probable.
-
-    Args:
-        program: B×C×h×w uint8 → B×K×h×w.
-    """
-
-    def __init__(self, program: nn.Module) -> None:
-        super().__init__()
-        self.program = program
-
-    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """→ probabilities B×K×h×w; the class of each pixel, B×h×w uint8, of equals the first."""
-        shares = self.program(samples)
-        return shares, shares.argmax(1).to(torch.uint8)
 
 
 def write(
@@ -160,8 +144,10 @@ def _library() -> Any:
 
 def ports(described: Described) -> tuple[str, list[str]]:
     """Name of the input, and names of the outputs."""
-    answers = "numbers" if described.task.name == "regress" else "probabilities"
-    samples = "images" if len(described.input.size) == 2 else "samples"
+    probabilities, numbers = ANSWERS
+    pictures, others = SAMPLES
+    answers = numbers if described.task.name == "regress" else probabilities
+    samples = pictures if len(described.input.size) == 2 else others
     return samples, [answers, "mask"] if described.input.whole else [answers]
 
 
@@ -170,8 +156,7 @@ def _program(predictor: Predictor, precision: Precision) -> nn.Module:
     if precision == "fp16":
         network = Half(copy.deepcopy(predictor.network))
         predictor = Predictor(network, predictor.input, predictor.decode)
-    program = Program(predictor)
-    return (Masked(program) if predictor.input.whole else program).eval()
+    return program_of(predictor)
 
 
 def _model(program: nn.Module, bundle: Bundle, dtype: torch.dtype) -> Any:

@@ -1,6 +1,6 @@
 """Does a file answer as the run does? Compared on real samples. Floor 4, room export.
 
-Imports data, tasks, metrics, engine, layers and floor 0. Samples go to both sides as they are
+Imports tasks, metrics, layers, floor 0 and the room's samples. Samples go to both sides as they are
 packed, raw, and answers are compared number by number: what one side scales or normalises otherwise
 shows at once.
 """
@@ -8,46 +8,39 @@ shows at once.
 from __future__ import annotations
 
 import copy
-import itertools
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from neocog import tasks
-from neocog.data.batches import fetch
-from neocog.engine.evaluate import together
+from neocog.errors import RunError
+from neocog.export.samples import batches, beside, large
 from neocog.layers import Predictor
 from neocog.metrics.paired import Paired, paired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from neocog.data.dataset import Dataset
     from neocog.data.scan import Progress
     from neocog.engine.task import Statistics
-    from neocog.records import Batch, InputSpec, Interval, TaskSpec
+    from neocog.export.samples import Samples
+    from neocog.records import Batch, Interval, TaskSpec
 
     Answer = Callable[[NDArray[Any]], NDArray[Any]]
 
-__all__ = ["TOLERANCES", "Difference", "Parity", "Samples", "Tolerance", "compare", "of_part"]
+__all__ = ["TOLERANCES", "Difference", "Parity", "Tolerance", "compare"]
 
-BATCHES = (1, 3, 8)
-"""Numbers of samples at once that are tried beside."""
-SCALES = ((0.6, 0.6), (1.7, 1.2), (0.8, 1.9))
-"""Heights and widths of other sizes that are tried, in those of a sample."""
-SIDES, WHOLE_SIDES = (5, 1024), (32, 1024)
-"""Pixels a side that are tried, at least and at most; where each pixel is answered for."""
-TOGETHER, PIXELS = 64, 1 << 22
-"""Samples that are compared at once, and pixels of them, at most."""
 JUMPING = 0.1
 """Share of the samples that may be beyond the tolerance for the run to be compared with itself."""
+AS_MANY = 3
+"""How many times as many as the run itself has may be beyond the tolerance then: twice as many are
+expected where both round by themselves, and chance has its part."""
 HALF = 0.5
 """The probability above which a label holds."""
 
@@ -70,27 +63,6 @@ TOLERANCES = {
     "int8": Tolerance(numbers=np.inf, ties=np.inf, pixels=np.inf),
 }
 """By what a file computes in. Files in 8 bits are judged by their score, not number by number."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """What is compared on."""
-
-    data: Dataset
-    """Where they are."""
-    ids: torch.Tensor
-    """Which of them, int64, rising."""
-    part: str
-    """`val`, `test`, `train` or `all`."""
-
-
-def of_part(data: Dataset, parts: Sequence[str], most: int) -> Samples:
-    """Samples of the first of these parts that exists, spread evenly over it; else of all."""
-    part = next((one for one in parts if one in data.splits and len(data.splits[one])), "all")
-    ids = data.splits[part] if part != "all" else torch.arange(len(data))
-    count = min(most, len(ids))
-    places = torch.arange(count) * len(ids) // max(1, count)
-    return Samples(data=data, ids=ids[places], part=part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +93,8 @@ class Parity:
     """What was allowed."""
     part: str
     """Of the data."""
+    whole: bool = False
+    """Each pixel is answered for."""
     n: int = 0
     """Samples."""
     largest: Difference | None = None
@@ -138,8 +112,15 @@ class Parity:
     beyond: int = 0
     """Samples with a number beyond the tolerance, or a label that differs and is no tie; those in
     other sizes and batches among them."""
+    values: int = 0
+    """Numbers beyond the tolerance, and labels that differ and are no tie, in all of them."""
     own: int | None = None
-    """The same of the run compared with itself in float64; None: was not asked."""
+    """`beyond` of the run compared with itself in float64; None: was not asked."""
+    own_values: int | None = None
+    """`values` of the same."""
+    pieces: float | None = None
+    """The largest difference for a picture that the run answers for in pieces, and the file at
+    once; not judged. None: there is no such."""
     asked: int = 0
     """Samples that both were asked about, in all sizes and batches."""
     sizes: list[list[int]] = field(default_factory=list)
@@ -161,23 +142,43 @@ class Parity:
         return 0.0 if self.largest is None else self.largest.apart
 
     @property
-    def problem(self) -> str:
-        """What is beyond the tolerance; empty: nothing is, or no more than of the run itself.
-
-        Some networks jump: where a maximum's place decides what is answered (SegNet, DeconvNet),
-        two that are equal but for the last bit turn a pixel around, in whatever order sums are
-        made; no file in fp32 can be nearer than rounding allows. Where the run is beyond the
-        tolerance of its own answers in float64, the file may be in about as many samples: twice as
-        many are expected where both round by themselves, and chance has its part.
-        """
-        if self.own and np.isfinite(self.apart) and self.beyond <= 3 * self.own + 3:
-            return ""
+    def _off(self) -> str:
+        """What is beyond the tolerance; empty: nothing."""
         if not (np.isfinite(self.apart) and self.apart <= self.tolerance.numbers):
             return f"{self.largest}, where {self.tolerance.numbers:g} is allowed"
         if self.other > self.ties:
             count = self.other - self.ties
             return f"{count:,} of {self.labels:,} labels differ, first in {self.wrong}"
         return ""
+
+    @property
+    def exception(self) -> str:
+        """Why the file is kept although something is beyond the tolerance; empty: nothing is, or it
+        is not kept.
+
+        Some networks for masks jump: where a maximum's place decides what is answered (SegNet,
+        DeconvNet), two that are equal but for the last bit turn pixels around, in whatever order
+        sums are made; no file in fp32 can be nearer than rounding allows. Where the run is beyond
+        the tolerance of its own answers in float64, the file may be in about as many samples, and
+        with about as many numbers. Where a picture has one answer there is no such exception.
+        """
+        if not (self._off and self.whole and self.own and np.isfinite(self.apart)):
+            return ""
+        own, values = self.own, self.own_values or 0
+        # As many samples more as make the least count; of the numbers what those may have.
+        samples = AS_MANY * (own + 1)
+        if self.beyond > samples or self.values > samples * values / own:
+            return ""
+        return (
+            f"{self.values:,} numbers in {self.beyond:,} of {self.asked:,} pictures are beyond the "
+            f"tolerance; so are {values:,} in {own:,} of the run's own against its float64: there "
+            "rounding decides, as where the place of a maximum does"
+        )
+
+    @property
+    def problem(self) -> str:
+        """What is beyond the tolerance; empty: nothing is, or `exception` says why that may be."""
+        return "" if self.exception else self._off
 
     @property
     def loss(self) -> float:
@@ -204,7 +205,15 @@ class Parity:
                 "difference": found.apart if np.isfinite(found.apart) else None,
                 "sample": found.sample,
             },
-            "beyond": {"samples": self.beyond, "own": self.own, "asked": self.asked},
+            "beyond": {
+                "samples": self.beyond,
+                "values": self.values,
+                "own": self.own,
+                "own_values": self.own_values,
+                "asked": self.asked,
+            },
+            "exception": self.exception or None,
+            "pieces": self.pieces,
             "mean": self.mean if np.isfinite(self.mean) else None,
             "labels": {
                 "compared": self.labels,
@@ -241,23 +250,26 @@ def compare(
         progress: told how far it is: what, done, total.
     """
     began = time.monotonic()
-    count = _Count(Parity(tolerance=tolerance, part=samples.part), predictor, answer, task)
+    parity = Parity(tolerance=tolerance, part=samples.part, whole=predictor.input.whole)
+    count = _Count(parity, predictor, answer, task)
     entry = tasks.CATALOGUE[task.name]
     known = samples.data.kind in (entry.kind, *entry.also)
     total = len(samples.ids)
-    for batch in _batches(samples):
+    for batch in batches(samples):
         names = [str(samples.data.names[one]) for one in batch.ids.tolist()]
         answers = count.compare(batch.images.numpy(), names, counted=True)
         if known:
             count.score(batch, *answers)
         if progress:
-            progress("comparing", count.parity.n, total)
-    for images, names in _beside(samples, predictor.input):
+            progress("comparing", parity.n, total)
+    for images, names in beside(samples, predictor.input):
         count.compare(images, names, counted=False)
     count.finish()
-    parity = count.parity
-    if parity.problem and parity.beyond <= JUMPING * parity.asked:
-        parity.own = _own(predictor, samples, task, tolerance)
+    if parity.whole:
+        parity.pieces = count.apart(large(samples, predictor.input))
+        if parity.problem and parity.beyond <= JUMPING * parity.asked:
+            own = _own(predictor, samples, task, tolerance)
+            parity.own, parity.own_values = own.beyond, own.values
     parity.seconds = time.monotonic() - began
     return parity
 
@@ -279,9 +291,9 @@ class _Exact(nn.Module):
         return found
 
 
-def _own(predictor: Predictor, samples: Samples, task: TaskSpec, tolerance: Tolerance) -> int:
-    """Samples for which the run's answer is beyond the tolerance of its own in float64: rounding
-    alone, without any file, takes them so far."""
+def _own(predictor: Predictor, samples: Samples, task: TaskSpec, tolerance: Tolerance) -> Parity:
+    """The run compared with itself in float64: rounding alone, without any file, takes it so
+    far."""
     exact = Predictor(_Exact(predictor.network), predictor.input, predictor.decode).eval()
 
     def answer(images: NDArray[Any]) -> NDArray[Any]:
@@ -290,53 +302,11 @@ def _own(predictor: Predictor, samples: Samples, task: TaskSpec, tolerance: Tole
         return found
 
     count = _Count(Parity(tolerance=tolerance, part=samples.part), predictor, answer, task)
-    for batch in _batches(samples):
+    for batch in batches(samples):
         count.compare(batch.images.numpy(), [""] * len(batch.ids), counted=True)
-    for images, names in _beside(samples, predictor.input):
+    for images, names in beside(samples, predictor.input):
         count.compare(images, names, counted=False)
-    return count.parity.beyond
-
-
-def _batches(samples: Samples) -> Iterator[Batch]:
-    """All of them as they are packed, those of one size together."""
-    images = samples.data.images
-    most = min(TOGETHER, together(samples.data))
-    for ids, size in images.runs(samples.ids, most, PIXELS):
-        yield fetch(samples.data, images.ready(ids, size), size=size)
-
-
-def _beside(samples: Samples, spec: InputSpec) -> Iterator[tuple[NDArray[Any], list[str]]]:
-    """A few of them in other batches and, of pictures, in other sizes."""
-    data = samples.data
-    few = samples.ids[: max(BATCHES)].tolist()
-    stored = [data.images.picture(one) for one in few]
-    if len(spec.size) == 2:
-        height, width = stored[0].shape[:2]
-        scaled = [(round(height * down), round(width * right)) for down, right in SCALES]
-        low, high = WHOLE_SIDES if spec.whole else SIDES
-        sizes = [(min(max(h, low), high), min(max(w, low), high)) for h, w in scaled]
-        sizes.append((spec.size[0], spec.size[1]))
-    else:
-        sizes = [(0, 0)]
-    for size, most in zip(sizes, itertools.cycle(BATCHES), strict=False):
-        taken = [_scaled(one, size) for one in stored[:most]]
-        named = f" at {size[0]}×{size[1]}" if len(spec.size) == 2 else ""
-        names = [f"{data.names[one]}{named}" for one in few[:most]]
-        batch = np.ascontiguousarray(np.moveaxis(np.stack(taken), -1, 1))
-        yield batch, names
-    if len(spec.size) != 2:
-        for most in BATCHES[1:]:
-            batch = np.ascontiguousarray(np.moveaxis(np.stack(stored[:most]), -1, 1))
-            yield batch, [str(data.names[one]) for one in few[:most]]
-
-
-def _scaled(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """A picture H×W×C in another size, by Pillow; signals and volumes as they are."""
-    if pixels.ndim != 3 or not any(size):
-        return pixels
-    flat = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    found = np.asarray(Image.fromarray(flat).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return found.reshape(*size, pixels.shape[-1])
+    return count.parity
 
 
 class _Count:
@@ -366,22 +336,15 @@ class _Count:
             names: B.
             counted: as some of the n; else only the largest difference and labels count.
         """
-        with torch.no_grad():
-            expected = self.predictor(torch.from_numpy(samples)).numpy()
-        found = self.answer(samples)
-        if found.shape != expected.shape:
-            raise AssertionError(f"shapes {found.shape} and {expected.shape} of one answer")
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(found.astype(np.float64) - expected)
-            if self.numbers:
-                apart /= np.maximum(1, np.abs(expected))
-        # NaN is never within a tolerance; the same infinity is.
-        apart = np.where(np.isfinite(apart), apart, np.where(found == expected, 0, np.inf))
+        expected, found, apart = self._both(samples)
         self._largest(apart, expected, found, names)
-        far = (apart > self.parity.tolerance.numbers).reshape(len(apart), -1).any(1)
-        far |= self._labels(expected, found, names)
-        self.parity.beyond += int(far.sum())
-        self.parity.asked += len(far)
+        far: NDArray[np.bool_] = np.asarray(apart > self.parity.tolerance.numbers)
+        turned = self._labels(expected, found, names)
+        self.parity.values += int(far.sum()) + int(turned.sum())
+        count = len(samples)
+        rows = far.reshape(count, -1).any(1) | turned.reshape(count, -1).any(1)
+        self.parity.beyond += int(rows.sum())
+        self.parity.asked += count
         size, parity = list(samples.shape[2:]), self.parity
         if size not in parity.sizes and len(parity.sizes) < 32:
             parity.sizes.append(size)
@@ -390,6 +353,34 @@ class _Count:
             parity.n += len(samples)
             self.sum, self.values = self.sum + float(apart.sum()), self.values + apart.size
         return expected, found
+
+    def apart(self, samples: NDArray[Any]) -> float | None:
+        """How far answers for them are apart at most, uncounted; None: infinitely."""
+        most = float(self._both(samples)[2].max())
+        return most if np.isfinite(most) else None
+
+    def _both(self, samples: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The run's answers, the file's, and how far they are apart.
+
+        Raises:
+            RunError: the file's have another shape.
+        """
+        with torch.no_grad():
+            expected = self.predictor(torch.from_numpy(samples)).numpy()
+        found = self.answer(samples)
+        if found.shape != expected.shape:
+            raise RunError(
+                f"for {samples.shape} the exported network answers with {found.shape}, the run "
+                f"with {expected.shape}",
+                "its forward may not depend on the numbers in its input, nor on their count",
+            )
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(found.astype(np.float64) - expected)
+            if self.numbers:
+                apart /= np.maximum(1, np.abs(expected))
+        # NaN is never within a tolerance; the same infinity is.
+        apart = np.where(np.isfinite(apart), apart, np.where(found == expected, 0, np.inf))
+        return expected, found, apart
 
     def _largest(
         self,
@@ -411,7 +402,8 @@ class _Count:
     def _labels(
         self, expected: NDArray[Any], found: NDArray[Any], names: Sequence[str]
     ) -> NDArray[np.bool_]:
-        """Count the labels and those that differ; say which samples have one that is no tie."""
+        """Count the labels and those that differ; say which differ and are no tie: of B, B×K, or
+        B×h×w."""
         if self.numbers:
             return np.zeros(len(names), np.bool_)
         tie = self.parity.tolerance.pixels if expected.ndim > 2 else self.parity.tolerance.ties
@@ -427,10 +419,11 @@ class _Count:
         self.parity.labels += labels.size
         self.parity.other += int(differ.sum())
         self.parity.ties += int(tied.sum())
-        rows: NDArray[np.bool_] = (differ & ~tied).reshape(len(labels), -1).any(1)
-        if rows.any() and not self.parity.wrong:
+        turned: NDArray[np.bool_] = differ & ~tied
+        if turned.any() and not self.parity.wrong:
+            rows = turned.reshape(len(labels), -1).any(1)
             self.parity.wrong = names[int(rows.argmax())]
-        return rows
+        return turned
 
     def score(self, batch: Batch, expected: NDArray[Any], found: NDArray[Any]) -> None:
         """Count how good both are."""

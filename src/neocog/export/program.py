@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from neocog.layers import Predictor
     from neocog.records import InputSpec
 
-__all__ = ["AnySize", "Program", "example", "traced"]
+__all__ = ["METADATA", "AnySize", "Masked", "Program", "example", "program_of", "traced"]
+
+METADATA = "neocog.json"
+"""Name of the metadata among the files of a `torch.export` archive."""
 
 
 class AnySize(nn.Module):
@@ -69,6 +72,29 @@ class Program(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """As `Predictor.forward`; where pictures are answered for whole, all in one piece."""
         return self.predictor.of_fitted(self.fit(samples))
+
+
+class Masked(nn.Module):
+    """A program that answers for each pixel, and also says which class is the most probable.
+
+    Args:
+        program: B×C×h×w uint8 → B×K×h×w.
+    """
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """→ probabilities B×K×h×w; the class of each pixel, B×h×w uint8, of equals the first."""
+        shares = self.program(samples)
+        return shares, shares.argmax(1).to(torch.uint8)
+
+
+def program_of(predictor: Predictor) -> nn.Module:
+    """What a file computes, in every form: of masks the class of each pixel, too."""
+    program = Program(predictor)
+    return (Masked(program) if predictor.input.whole else program).eval()
 
 
 def example(spec: InputSpec, dtype: torch.dtype = torch.uint8) -> Tensor:

@@ -8,13 +8,14 @@ other part of neocog opens one.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from neocog.errors import RunError
-from neocog.export.program import Program, traced
+from neocog.export.program import METADATA, program_of, traced
 from neocog.files import write_atomic
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from neocog.layers import Predictor
 
-__all__ = ["METADATA", "reread", "write"]
+__all__ = ["reread", "write"]
 
-METADATA = "neocog.json"
-"""Name of the metadata among the extra files of the archive."""
+_OWN_AFFAIRS = r"No complete tensor found in the group"
+"""How a warning begins about weights whose memory is laid out otherwise, as channels last is; they
+are stored whole, and the caller compares."""
 
 
 def write(predictor: Predictor, samples: Tensor, out: Path, metadata: str) -> None:
@@ -44,7 +46,7 @@ def write(predictor: Predictor, samples: Tensor, out: Path, metadata: str) -> No
         RunError: the network cannot be traced for every size, or the file cannot be written.
     """
     try:
-        program = traced(Program(predictor).eval(), predictor.input, samples.dtype)
+        program = traced(program_of(predictor), predictor.input, samples.dtype)
     except (RuntimeError, ValueError) as error:  # what torch.export raises has no root of its own
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
@@ -53,12 +55,15 @@ def write(predictor: Predictor, samples: Tensor, out: Path, metadata: str) -> No
         ) from error
     with tempfile.TemporaryDirectory(prefix="neocog-pt2-") as folder:
         made = Path(folder) / "program.pt2"
-        torch.export.save(program, made, extra_files={METADATA: metadata})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _OWN_AFFAIRS)
+            torch.export.save(program, made, extra_files={METADATA: metadata})
         write_atomic(out, made.read_bytes())
 
 
 def reread(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """What a file that was just written answers: raw samples, NumPy B×C×h×w → B×K float32.
+    """What a file that was just written answers: raw samples, NumPy B×C×h×w → B×K float32; of masks
+    the probabilities B×K×h×w.
 
     Args:
         path: written by this process; never one from elsewhere.
@@ -67,7 +72,8 @@ def reread(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
     def answer(samples: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
-            found: NDArray[Any] = module(torch.from_numpy(samples)).numpy()
-        return found
+            found = module(torch.from_numpy(samples))
+        answers: NDArray[Any] = (found[0] if isinstance(found, tuple) else found).numpy()
+        return answers
 
     return answer

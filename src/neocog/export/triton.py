@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from neocog.described import Described
 
-__all__ = ["write"]
+__all__ = ["must_be_ours", "write"]
 
 _MARK = "# Written by neocog export. Written over when it exports to this folder again.\n"
 _CONFIG, _LABELS, _MODEL = "config.pbtxt", "labels.txt", "1/model.onnx"
@@ -67,7 +67,7 @@ def write(
     if batch < 1 or delay_us < 0:
         raise ConfigError(f"expected a batch of 1 or more and a delay of 0 µs or more, got {batch}")
     home = folder / name
-    _must_be_ours(home)
+    must_be_ours(home)
     config = _config(_signature(onnx_path), described, name, batch, delay_us)
     # In labels.txt a line is a class; the exact names stand in the parameters, as JSON.
     labels = "".join(f"{printable(one)}\n" for one in described.classes)
@@ -77,7 +77,7 @@ def write(
     return [home / path for path in files]
 
 
-def _must_be_ours(home: Path) -> None:
+def must_be_ours(home: Path) -> None:
     """Raise RunError unless nothing is at that place, or only what `write` leaves there."""
     if not home.exists() and not home.is_symlink():
         return

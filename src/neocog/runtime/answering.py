@@ -52,6 +52,7 @@ __all__ = [
     "order_of",
     "samples",
     "stacked",
+    "together",
 ]
 
 SLICE = 1 << 15
@@ -146,14 +147,22 @@ def batches(engine: Engine, asked: Generator[Asked]) -> Generator[list[Answered]
         asked: taken by another thread meanwhile, and closed at the end.
     """
     spec, task = engine.described.input, tasks.build(engine.described.task)
-    # Of pictures that are answered for whole, no two need have the same size.
-    together = 1 if spec.whole else eval_batch(spec.size)
-    with contextlib.closing(asked), contextlib.closing(_ahead(asked, together)) as batched:
+    with contextlib.closing(asked), contextlib.closing(_ahead(asked, together(spec))) as batched:
         for batch, images in batched:
             if images is None:
                 yield [_unread(one) for one in batch]
             else:
                 yield _answered(batch, engine(images), task)
+
+
+def together(spec: InputSpec) -> int:
+    """Samples that an engine is asked about at once.
+
+    Args:
+        spec: of its input.
+    """
+    # Of pictures that are answered for whole, no two need have the same size.
+    return 1 if spec.whole else eval_batch(spec.size)
 
 
 def _answered(batch: Sequence[Asked], decoded: NDArray[Any], task: AnyTask) -> list[Answered]:
@@ -173,21 +182,21 @@ def _answered(batch: Sequence[Asked], decoded: NDArray[Any], task: AnyTask) -> l
 
 
 def _ahead(
-    asked: Iterator[Asked], together: int
+    asked: Iterator[Asked], count: int
 ) -> Generator[tuple[list[Asked], NDArray[Any] | None]]:
     """Batches and their arrays, one made while another is answered."""
-    grouped = ((batch, stacked(batch)) for batch in _grouped(asked, together))
+    grouped = ((batch, stacked(batch)) for batch in _grouped(asked, count))
     yield from ahead(grouped, 1)
 
 
-def _grouped(asked: Iterable[Asked], together: int) -> Iterator[list[Asked]]:
-    """Runs of samples that end with their `together`-th readable one, or are `MOST`."""
+def _grouped(asked: Iterable[Asked], most: int) -> Iterator[list[Asked]]:
+    """Runs of samples that end with their `most`-th readable one, or are `MOST`."""
     batch: list[Asked] = []
     count = 0
     for one in asked:
         batch.append(one)
         count += not isinstance(one.found, str)
-        if count == together or len(batch) == MOST:
+        if count == most or len(batch) == MOST:
             yield batch
             batch, count = [], 0
     if batch:

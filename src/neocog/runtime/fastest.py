@@ -21,13 +21,12 @@ import numpy as np
 import torch
 
 from neocog import machine
-from neocog.bundle import Bundle
 from neocog.data.cache import cache_dir
 from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
 from neocog.host import cores
-from neocog.runtime.content import read_content
-from neocog.runtime.opened import bundle_in, exported_in, file_engine, read_by
+from neocog.runtime.content import Content, read_content
+from neocog.runtime.opened import READ_BY, Source, exported_in, file_engine
 from neocog.runtime.torch_engine import TorchEngine
 from neocog.text import printable
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from neocog.bundle import Bundle
     from neocog.runtime.engine import Engine, Kind
 
 __all__ = ["Candidate", "Chosen", "Trial", "candidates", "fastest"]
@@ -48,6 +48,9 @@ ROUNDS = 40
 ENOUGH = 3
 """Timed calls after which a candidate may be given up, and which all need for the result to be
 remembered."""
+FEW = 32
+"""Samples of a call that shows what one of all would take. In so large a network what a call costs
+by itself is nothing, and a few samples tell as much as many."""
 BEHIND = 1.5
 """Times as slow as the leader: such a candidate is not measured further."""
 
@@ -156,7 +159,7 @@ class _Runner:
 
 
 def candidates(
-    path: Path, *, model: str = "", device: str = "auto", threads: int = 0
+    path: Path | Source, *, model: str = "", device: str = "auto", threads: int = 0
 ) -> list[Candidate]:
     """What could answer for a path; the reference first.
 
@@ -165,41 +168,48 @@ def candidates(
     one.
 
     Args:
-        path, model, device: see `open_engine`.
+        path, model, device: see `open_engine`. Files are read once for all candidates.
         threads: of the processor; 0: as many as are fastest.
 
     Raises:
         ConfigError, RunError: see `open_engine`.
     """
-    folder = bundle_in(path)
+    source = path if isinstance(path, Source) else Source.of(path, model=model)
+    bundle = source.bundle
     where = machine.device_named(device)
     numbers = [threads] if threads else sorted({cores(), max(1, cores() // 2), 1}, reverse=True)
     found: list[Candidate] = []
-    if folder is not None:
-        bundle = Bundle.load(folder)
+    if bundle is not None:
         digest, on = bundle.digest, str(where)
         for number in numbers if where.type == "cpu" else [threads]:
             make = _torch(bundle, model, on, number)
             found.append(
                 Candidate(kind="torch", threads=number, digest=digest, make=make, device=on)
             )
-        exported = [one for one in exported_in(path, digest) if one.precision == "fp32"]
-        files = [(one.path, one.digest) for one in exported]
-    else:
-        read_by(path)
-        files = [(path, read_content(path).digest)]
-    for file, digest in files:
-        for kind in read_by(file):
-            on = device if folder is None else str(where)
+    for file, content in _files(source):
+        for kind in READ_BY[file.suffix.lower()]:
+            on = device if bundle is None else str(where)
             if kind == "openvino":
                 if on not in ("auto", "cpu"):
                     continue
                 on = "cpu"
             for number in numbers if on in ("auto", "cpu") else [threads]:
-                make = _file(file, kind, on, number)
+                make, digest = _file(content, kind, on, number), content.digest
                 found.append(
                     Candidate(kind=kind, threads=number, digest=digest, make=make, device=on)
                 )
+    return found
+
+
+def _files(source: Source) -> list[tuple[Path, Content]]:
+    """The exported files that answer as the source does, read once for all that compute them."""
+    if source.content is not None:
+        return [(source.path, source.content)]
+    found = []
+    for one in exported_in(source):
+        if not one.why:
+            with contextlib.suppress(RunError):  # it is none
+                found.append((one.path, read_content(one.path)))
     return found
 
 
@@ -207,8 +217,8 @@ def _torch(bundle: Bundle, model: str, device: str, threads: int) -> Callable[[]
     return lambda: TorchEngine(bundle, model=model, device=device, threads=threads)
 
 
-def _file(path: Path, kind: Kind, device: str, threads: int) -> Callable[[], Engine]:
-    return lambda: file_engine(path, kind, device=device, threads=threads)
+def _file(content: Content, kind: Kind, device: str, threads: int) -> Callable[[], Engine]:
+    return lambda: file_engine(content, kind, device=device, threads=threads)
 
 
 def fastest(
@@ -226,7 +236,8 @@ def fastest(
 
     Args:
         candidates: the reference first.
-        samples: real ones, as many as will be asked about at once: B×C×h×w and so on.
+        samples: real ones, as many as will be asked about at once: B×C×h×w and so on. Where a call
+            of all takes the reference more than an eighth of `seconds`, the first `FEW` are timed.
         tolerance: largest difference of an answer; see `difference`.
         seconds: of measuring, in which two candidates are tried in any case; up to twice as long
             where other programs get in the way.
@@ -261,6 +272,7 @@ def _measured(
     began = time.monotonic()
     ends = began + seconds
     plain = _Runner(candidates[0], candidates[0].make())
+    samples = _affordable(plain, samples, seconds / 8)
     reference = plain.warm(samples)
     crew, remarks, families = [plain], list[str](), {candidates[0].family}
 
@@ -311,6 +323,15 @@ def _measured(
                 },
             )
     return Chosen(engine=best.engine, trials=trials, seconds=took, remarks=tuple(remarks))
+
+
+def _affordable(plain: _Runner, samples: NDArray[Any], most: float) -> NDArray[Any]:
+    """The samples, or the first `FEW` where a call of all would take more seconds than that."""
+    if len(samples) <= FEW:
+        return samples
+    few = samples[:FEW]
+    plain.warm(few)
+    return samples if plain.best * len(samples) / FEW <= most else few
 
 
 def _race(crew: Sequence[_Runner], samples: NDArray[Any], ends: float, latest: float) -> None:

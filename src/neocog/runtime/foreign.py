@@ -8,6 +8,7 @@ needed for a network that neocog exported is refused. The walk needs no more mem
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from neocog.errors import RunError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["MOST", "SCHEMA", "check_onnx", "read_file"]
+__all__ = ["MOST", "SCHEMA", "check_onnx", "onnx_metadata", "read_file"]
 
 MOST = 2**31 - 1
 """Bytes of a file: protobuf reads no more."""
@@ -27,9 +28,26 @@ DEEPEST = 8
 """Graphs within graphs, as branches and loops have them."""
 MOST_FIELDS = 2**20
 """Fields that are walked, at most: some seconds. A large network has 100,000."""
+MOST_OUTSIDE = 2**26
+"""Bytes of metadata that are read where nothing else is; each field beside the graph counts as
+`_FIELD` of them."""
+_FIELD = 2**14
+_VARINTS = 20
+"""Bytes of a field's number and length together, at most."""
 QUANTISED = frozenset({b"QuantizeLinear", b"DequantizeLinear"})
 """What is taken of the domain `com.microsoft`, whose other operators may load files."""
 REMEDY = "export it again with neocog export; only such files are opened"
+
+MOST_NUMBERS = 2**29
+"""Of a tensor that a file only describes: two gigabytes in fp32."""
+_SIDES = {"TensorProto": 1, "SparseTensorProto": 3}
+"""Message → its field with the sides of a tensor."""
+_MAKERS = {b"ConstantOfShape": 0, b"Expand": 1, b"Tile": 1, b"Resize": 3}
+"""Operators that make as many numbers as they are told → the input that tells them. Where it is
+worked out while the network runs, nothing is known before."""
+_INT64 = 7
+_LONGEST = 64
+"""Numbers of a shape."""
 
 _KINDS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "ModelProto": {
@@ -120,6 +138,33 @@ def read_file(path: Path, most: int = MOST) -> bytes:
     return data
 
 
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """The texts of a model's metadata by name; what else is in the file is passed over unread.
+
+    Raises:
+        RunError: missing, unreadable, no regular file, or damaged as far as it was read.
+    """
+    kept = bytearray()
+    with open_regular(path) as (file, size):
+        try:
+            place, left = 0, MOST_OUTSIDE
+            while place < size:
+                file.seek(place)
+                head = memoryview(file.read(_VARINTS))
+                number, _, _, last = _field(head, 0, size - place)
+                left -= _FIELD + (last if number == 14 else 0)
+                if left < 0:
+                    raise _RefusedError("more outside its graph than a network needs")
+                if number == 14:
+                    file.seek(place)
+                    kept += file.read(last)
+                place += last
+            return _metadata(memoryview(kept))
+        except (_DamagedError, _RefusedError) as error:
+            where = printable(str(path))
+            raise RunError(f"{where} is damaged, or no ONNX model: {error}", REMEDY) from error
+
+
 def check_onnx(data: bytes, where: str) -> dict[str, str]:
     """That these are the bytes of an ONNX model which stands for itself: it names no other file,
     and no operator but the standard's.
@@ -165,6 +210,8 @@ class _Walk:
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.left = MOST_FIELDS
+        self.counts: dict[bytes, int] = {}  # name of a constant, and the product of its numbers
+        self.told: list[tuple[bytes, bytes]] = []  # an operator, and the constant that tells it
         # Message, first byte, byte after the last, graphs around it.
         self.open: list[tuple[str, int, int, int]] = [("ModelProto", 0, len(data), 0)]
 
@@ -183,11 +230,17 @@ class _Walk:
                 if depth > DEEPEST:
                     raise _RefusedError(f"graphs within graphs, more than {DEEPEST} deep")
             self._message(message, begin, end, depth)
+        for operator, name in self.told:
+            if (count := self.counts.get(name, 0)) > MOST_NUMBERS:
+                raise _RefusedError(
+                    f"{operator.decode()} makes {count:,} numbers; at most {MOST_NUMBERS:,} are"
+                )
         if graphs != 1:
             raise _DamagedError(f"expected one graph, found {graphs}")
 
     def _message(self, message: str, begin: int, end: int, depth: int) -> None:
         schema, texts = SCHEMA[message], dict[int, list[bytes]]()
+        sides, constants = list[int](), dict[bytes, int]()
         for number, wire, first, last in _fields(self.data, begin, end):
             self.left -= 1
             if self.left < 0:
@@ -201,11 +254,75 @@ class _Walk:
                 number == 13 or (number == 14 and _varint(self.data, first, last)[0])
             ):
                 raise _RefusedError("a tensor that lies in another file (external data)")
-            if message == "NodeProto" and number in (4, 7):
+            if number == _SIDES.get(message):
+                sides += _numbers(self.data, first, last)
+            if message == "NodeProto" and number == 5:
+                constants |= _constant(self.data, first, last)
+            if message == "NodeProto" and number in (1, 2, 4, 7):
                 texts.setdefault(number, []).append(bytes(self.data[first:last]))
             elif kind not in _WIRES:
                 self.open.append((kind, first, last, depth))
+        if len(sides) > _LONGEST or math.prod(sides) > MOST:
+            raise _RefusedError(f"a tensor of more than {MOST:,} numbers")
+        if message == "TensorProto":
+            self._counted(_tensor(self.data, begin, end))
         _node(texts.get(4, []), texts.get(7, []))
+        for operator in texts.get(4, []):
+            if operator == b"Constant":
+                for name in texts.get(2, []):
+                    self._counted(dict.fromkeys([name], max(constants.values(), default=0)))
+            place = _MAKERS.get(operator)
+            if place is not None and len(inputs := texts.get(1, [])) > place:
+                self.told.append((operator, inputs[place]))
+
+    def _counted(self, constants: Mapping[bytes, int]) -> None:
+        """Keep what was found; of one name the larger."""
+        for name, count in constants.items():
+            self.counts[name] = max(count, self.counts.get(name, 0))
+
+
+def _constant(data: memoryview, begin: int, end: int) -> dict[bytes, int]:
+    """What an attribute holds, as `_tensor` has it, by its name."""
+    name, count = b"", 0
+    for number, wire, first, last in _fields(data, begin, end):
+        if number == 1:
+            name = bytes(data[first:last])
+        elif number == 5 and wire == 2:
+            count = max(0, *_tensor(data, first, last).values())
+        elif number == 8 and last - first <= 10 * _LONGEST:
+            # One by one or packed: of a list one by one no product is known before its end.
+            count = (count or 1) * math.prod(_numbers(data, first, last))
+    return {name: count}
+
+
+def _tensor(data: memoryview, begin: int, end: int) -> dict[bytes, int]:
+    """The product of a tensor's numbers, where it is a short list of int64 as a shape is, by its
+    name; 0 for any other."""
+    name, kind, found = b"", 0, list[int]()
+    for number, wire, first, last in _fields(data, begin, end):
+        if number == 8:
+            name = bytes(data[first:last])
+        elif number == 2:
+            kind = _varint(data, first, last)[0]
+        elif number == 7 and last - first <= 10 * _LONGEST:
+            found += _numbers(data, first, last)
+        elif number == 9 and wire == 2 and last - first <= 8 * _LONGEST:
+            raw = bytes(data[first:last])
+            found += [int.from_bytes(raw[k : k + 8], "little") for k in range(0, len(raw), 8)]
+    if kind != _INT64 or len(found) > _LONGEST:
+        return {name: 0}
+    # Below 0: a side that is taken from elsewhere.
+    return {name: math.prod(1 if number >= 2**63 else number for number in found)}
+
+
+def _numbers(data: memoryview, first: int, last: int) -> list[int]:
+    """A field of whole numbers: one of them, or a packed list, of which no more are read than a
+    shape may have."""
+    found, place = list[int](), first
+    while place < last and len(found) <= _LONGEST:
+        number, place = _varint(data, place, last)
+        found.append(number)
+    return found
 
 
 def _node(operators: list[bytes], domains: list[bytes]) -> None:
@@ -244,30 +361,38 @@ def _metadata(data: memoryview) -> dict[str, str]:
 def _fields(data: memoryview, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, wire type, first byte and byte after the last of each field of a message."""
     while place < end:
-        tag, place = _varint(data, place, end)
-        number, wire = tag >> 3, tag & 7
-        if tag >= 2**32 or not number:
-            raise _DamagedError(f"the field number {number}")
-        first = place
-        if wire == 0:
-            _, place = _varint(data, place, end)
-        elif wire == 2:
-            length, first = _varint(data, place, end)
-            place = first + length
-        elif wire in _FIXED:
-            place += _FIXED[wire]
-        else:
-            raise _DamagedError(f"the wire type {wire}")
-        if place > end:
-            raise _DamagedError("it is cut short, or a length in it is wrong")
-        yield number, wire, first, place
+        found = _field(data, place, end)
+        yield found
+        place = found[3]
+
+
+def _field(data: memoryview, place: int, end: int) -> tuple[int, int, int, int]:
+    """The field that begins at a place; see `_fields`. Of a text or message only the head is
+    looked at."""
+    tag, place = _varint(data, place, end)
+    number, wire = tag >> 3, tag & 7
+    if tag >= 2**32 or not number:
+        raise _DamagedError(f"the field number {number}")
+    first = place
+    if wire == 0:
+        _, place = _varint(data, place, end)
+    elif wire == 2:
+        length, first = _varint(data, place, end)
+        place = first + length
+    elif wire in _FIXED:
+        place += _FIXED[wire]
+    else:
+        raise _DamagedError(f"the wire type {wire}")
+    if place > end:
+        raise _DamagedError("it is cut short, or a length in it is wrong")
+    return number, wire, first, place
 
 
 def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
     """A number in groups of seven bits, the lowest first, and the place after it."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= end:
+        if place >= end or place >= len(data):
             raise _DamagedError("it is cut short")
         byte = data[place]
         place += 1

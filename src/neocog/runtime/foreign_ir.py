@@ -18,13 +18,14 @@ from neocog.errors import RunError
 from neocog.runtime.foreign import MOST, REMEDY, read_file
 from neocog.runtime.label import NAME
 from neocog.text import printable
+from neocog.weights import open_regular
 from neocog.weights.pickled import identify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["LONGEST", "check_ir", "read_ir"]
+__all__ = ["LONGEST", "check_ir", "read_ir", "read_ir_text"]
 
 LONGEST = 32 * 2**20
 """Bytes of an `.xml`: a large network has two million."""
@@ -62,11 +63,30 @@ def read_ir(path: Path) -> tuple[bytes, bytes]:
     Raises:
         RunError: one of them is missing, unreadable, no regular file, or too large.
     """
+    return read_file(path, LONGEST), read_file(_beside(path), MOST)
+
+
+def read_ir_text(path: Path) -> tuple[bytes, int]:
+    """The bytes of an `.xml`, and how many the `.bin` beside it has.
+
+    Raises:
+        RunError: see `read_ir`.
+    """
+    with open_regular(_beside(path)) as (_, size):
+        return read_file(path, LONGEST), size
+
+
+def _beside(path: Path) -> Path:
+    """The `.bin` of an `.xml`.
+
+    Raises:
+        RunError: it is a symbolic link.
+    """
     beside = path.with_suffix(".bin")
     if beside.is_symlink():
         where = printable(str(beside))
         raise RunError(f"{where} is a symbolic link, expected a file", "copy the file there")
-    return read_file(path, LONGEST), read_file(beside, MOST)
+    return beside
 
 
 def check_ir(text: bytes, numbers: int, where: str) -> dict[str, str]:

@@ -71,25 +71,11 @@ class Label:
             if precision not in PRECISIONS:
                 raise ValueError(f"expected precision of {', '.join(PRECISIONS)}")
             described = Described.of(values.get("described"), file="its metadata", thing=where)
-            _check_task(described)
+            tasks.check(described.task, described.classes)
         except ValueError as error:  # a ConfigError is one
             why = printable(str(error))[:200]
             raise RunError(f"{where}: its metadata is damaged: {why}", _REMEDY) from error
         return Label(described=described, origin=origin, precision=precision)
-
-
-def _check_task(described: Described) -> None:
-    """The task can be built, and has the classes.
-
-    Raises:
-        ValueError: with what does not fit.
-    """
-    try:
-        task = tasks.build(described.task)
-    except (AttributeError, OverflowError, TypeError) as error:
-        raise ValueError(f"task {described.task.name}: {error}") from error
-    if task.classes != described.classes:
-        raise ValueError("its task has other classes than it names")
 
 
 def ports(

@@ -14,7 +14,7 @@ import numpy as np
 
 from neocog.errors import ConfigError, RunError
 from neocog.host import cores
-from neocog.runtime.content import onnx_content
+from neocog.runtime.content import Content, onnx_content
 from neocog.runtime.foreign import REMEDY, read_file
 from neocog.runtime.label import ports
 from neocog.runtime.samples import answered, check_samples
@@ -35,7 +35,7 @@ class OnnxEngine:
     """A file that `neocog export` wrote.
 
     Args:
-        file: its path, or its bytes.
+        file: its path, its bytes, or what was read of it.
         threads: of the processor; 0: all that this process may use.
         device: `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where the installed ONNX Runtime can use
             one.
@@ -48,23 +48,30 @@ class OnnxEngine:
 
     kind: Kind = "onnxruntime"
 
-    def __init__(self, file: Path | str | bytes, *, threads: int = 0, device: str = "cpu") -> None:
-        where = "the ONNX model" if isinstance(file, bytes) else printable(str(file))
-        content = onnx_content(file if isinstance(file, bytes) else read_file(Path(file)), where)
+    def __init__(
+        self, file: Path | str | bytes | Content, *, threads: int = 0, device: str = "cpu"
+    ) -> None:
+        content = _content(file)
         self.described: Described = content.label.described
         self.origin, self.precision = content.label.origin, content.label.precision
+        self.file = content.name
         self.digest = content.digest
         self.threads = threads or cores()
         self.device, providers = _providers(device)
-        self._session = _session(content.model, where, self.threads, providers)
+        self._session = _session(content.model, content.where, self.threads, providers)
         inputs = {one.name: _DTYPES.get(one.type, one.type) for one in self._session.get_inputs()}
         outputs = [one.name for one in self._session.get_outputs()]
-        self._input, self._output, self.dtypes = ports(inputs, outputs, where)
+        self._input, self._output, self.dtypes = ports(inputs, outputs, content.where)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Device, threads and precision."""
-        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+        """Device, threads, precision, and the file's name where it has one."""
+        return {
+            "device": self.device,
+            "threads": self.threads,
+            "precision": self.precision,
+            **({"file": self.file} if self.file else {}),
+        }
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
         """See `Engine`."""
@@ -79,6 +86,20 @@ class OnnxEngine:
             raise RunError(f"ONNX Runtime failed: {printable(str(error))[:500]}") from error
         answers: NDArray[Any] = np.asarray(found, np.float32)
         return answers
+
+
+def _content(file: Path | str | bytes | Content) -> Content:
+    """What was read, or is read now.
+
+    Raises:
+        RunError: see `onnx_content` and `read_file`.
+    """
+    if isinstance(file, Content):
+        return file
+    if isinstance(file, bytes):
+        return onnx_content(file)
+    path = Path(file)
+    return onnx_content(read_file(path), printable(str(path)), printable(path.name))
 
 
 def _runtime() -> Any:
@@ -136,7 +157,7 @@ def _session(data: bytes, where: str, threads: int, providers: list[Any]) -> Any
         # Bytes can pass for two formats at once; only the one that was checked is read.
         "session.load_model_format": "ONNX",
         # Threads that wait in a loop take the time of whoever else works on this machine: where
-        # others wanted both of 2 cores, a call of a small network took 51 ms instead of 76.
+        # others wanted both of 2 cores, four calls of a small network took 51 ms instead of 76.
         "session.intra_op.allow_spinning": "0",
         "session.inter_op.allow_spinning": "0",
     }.items():

@@ -16,7 +16,7 @@ import numpy as np
 
 from neocog.errors import RunError
 from neocog.host import cores
-from neocog.runtime.content import read_content
+from neocog.runtime.content import Content, read_content
 from neocog.runtime.foreign import REMEDY
 from neocog.runtime.label import ports
 from neocog.runtime.openvino_library import openvino_library
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neocog.described import Described
-    from neocog.runtime.content import Content
     from neocog.runtime.engine import Kind
 
 __all__ = ["OpenVinoEngine"]
@@ -42,7 +41,8 @@ class OpenVinoEngine:
     """A file that `neocog export` wrote, on the processor.
 
     Args:
-        path: of an `.xml` with its `.bin` beside it, or of an ONNX file.
+        file: the path of an `.xml` with its `.bin` beside it, or of an ONNX file; or what was read
+            of it.
         threads: of the processor; 0: all that this process may use.
 
     Raises:
@@ -53,24 +53,29 @@ class OpenVinoEngine:
 
     kind: Kind = "openvino"
 
-    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
-        where = printable(str(path))
-        content = read_content(Path(path))
+    def __init__(self, file: Path | str | Content, *, threads: int = 0) -> None:
+        content = file if isinstance(file, Content) else read_content(Path(file))
         self.described: Described = content.label.described
         self.origin, self.precision = content.label.origin, content.label.precision
         self.digest = content.digest
         self.threads = threads or cores()
+        self.file = content.name
         with _nothing_kept():
-            self._model = _compiled(content, where, self.threads)
+            self._model = _compiled(content, self.threads)
         inputs = {one.get_any_name(): _type(one) for one in self._model.inputs}
         outputs = [one.get_any_name() for one in self._model.outputs]
-        _, output, self.dtypes = ports(inputs, outputs, where)
+        _, output, self.dtypes = ports(inputs, outputs, content.where)
         self._output = outputs.index(output)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Threads and precision."""
-        return {"device": "cpu", "threads": self.threads, "precision": self.precision}
+        """Device, threads, precision, and the file's name where it has one."""
+        return {
+            "device": "cpu",
+            "threads": self.threads,
+            "precision": self.precision,
+            **({"file": self.file} if self.file else {}),
+        }
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
         """See `Engine`."""
@@ -93,7 +98,8 @@ def _nothing_kept() -> Iterator[None]:
 
     Otherwise it keeps some megabytes for each size of picture and of batch, for thousands of them:
     a server's memory would grow with whatever sizes strangers send. Its oneDNN asks the environment
-    for this, once, when a first model is compiled; PyTorch has a oneDNN of its own, which must not hear.
+    for this, once, when a first model is compiled; PyTorch has a oneDNN of its own, which must not
+    hear.
     """
     before = os.environ.get(_CACHE)
     os.environ[_CACHE] = "0"
@@ -105,7 +111,7 @@ def _nothing_kept() -> Iterator[None]:
             os.environ[_CACHE] = before
 
 
-def _compiled(content: Content, where: str, threads: int) -> Any:
+def _compiled(content: Content, threads: int) -> Any:
     """The library's hold on the model.
 
     Raises:
@@ -131,7 +137,7 @@ def _compiled(content: Content, where: str, threads: int) -> Any:
         return core.compile_model(model, "CPU", settings)
     except Exception as error:  # the library's errors have no other root
         why = printable(str(error))[:500]
-        raise RunError(f"{where}: OpenVINO cannot read it: {why}", REMEDY) from error
+        raise RunError(f"{content.where}: OpenVINO cannot read it: {why}", REMEDY) from error
 
 
 def _type(port: Any) -> str:

@@ -2,7 +2,8 @@
 
 An ASGI application without a framework. The order of checks is the contract: a server that ends
 says so first, then address and method, then the header, then the body, its content, the queue, and
-the time.
+the time. Before all of it comes whether the request is meant for this server, and no page of
+somebody else sent it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neocog import __version__
 from neocog.serve import jsonread, openapi, page, protocol
-from neocog.serve.incoming import GoneError, Held, Incoming
+from neocog.serve.batching import ending
+from neocog.serve.hosts import check_host, check_page
+from neocog.serve.incoming import SMALL, GoneError, Held, Incoming
 from neocog.serve.limits import RequestError
 from neocog.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from neocog.serve.replies import JSON, Reply, json_reply, refusal_reply
@@ -24,7 +27,7 @@ from neocog.serve.served import unknown
 from neocog.serve.upload import check_kind, picture_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 
     from neocog.serve.incoming import Message, Receive
     from neocog.serve.limits import Limits
@@ -39,7 +42,12 @@ LOG = logging.getLogger("neocog.serve")
 HEADER_LENGTH = protocol.HEADER_LENGTH.lower().encode()
 SHORT = 2**14
 """Bytes of a body that asks for no answer of a network."""
-ENDING = "the server is about to end"
+PIECE = 2**17
+"""Bytes of an answer that are handed over at once; the next when most of them were fetched."""
+RATE = 2**18
+"""Bytes a second with which an answer must be fetched, besides the time of a body."""
+ANSWERS = 4
+"""Of the largest answers, so many may wait to be fetched at once."""
 _Found = TypeVar("_Found")
 POLL = 0.02
 """Seconds between two looks whether all that was accepted is finished."""
@@ -73,6 +81,7 @@ class App:
         limits: bounds.
         metrics: where the models count already; None: new ones.
         log: whether each answer is told in a line.
+        hosts: names, addresses and networks that it answers to; empty: any (`hosts`).
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class App:
         *,
         metrics: Metrics | None = None,
         log: bool = False,
+        hosts: Sequence[str] = (),
     ) -> None:
         self.models = models
         self.limits = limits
@@ -89,7 +99,13 @@ class App:
         self.log = log
         self.draining = False
         self.working = 0
-        self.held = Held(limits.body * max(limits.queue, 1))
+        self.hosts = tuple(hosts)
+        self.held = Held(limits.body * limits.queue, "too much is being sent; try again soon")
+        self.answers = Held(
+            limits.binary * ANSWERS, "too many answers wait to be fetched; try again soon"
+        )
+        self.metrics.count_held("requests", lambda: self.held.bytes)
+        self.metrics.count_held("answers", lambda: self.answers.bytes)
         self._routes = {_key(route.template): route for route in self._addresses()}
         self._page = page.render(list(models.values()), limits)
         self._openapi = json_reply(openapi.document(models, limits, __version__))
@@ -141,7 +157,10 @@ class App:
                 return
             finally:
                 incoming.release(self.held)
-            await self._send(reply, incoming, send)
+            try:
+                await self._send(reply, incoming, send)
+            finally:
+                self.answers.give(_counted(reply))
         seconds = time.perf_counter() - began
         self.metrics.answered(template, incoming.method, reply.status, seconds)
         if self.log:
@@ -168,11 +187,13 @@ class App:
             GoneError: nobody waits for it.
         """
         try:
-            return await self._handled(incoming, route, values)
+            reply = await self._handled(incoming, route, values)
+            self.answers.take(_counted(reply))
+            return reply
         except RequestError as error:
             if error.status >= 500 and error.status not in (503, 504):
                 LOG.error("request %s failed: %s", incoming.id, error.text)
-            self.metrics.refuse(error.status)
+            self.metrics.refuse(error)
             reply = refusal_reply(error)
             if isinstance(error, _MethodError):
                 reply = dataclasses.replace(reply, headers=(("Allow", error.allow),))
@@ -181,7 +202,9 @@ class App:
             raise
         except Exception:
             LOG.exception("request %s failed", incoming.id)
-            return json_reply({"error": "internal error"}, 500)
+            fault = RequestError(500, "internal error")
+            self.metrics.refuse(fault)
+            return refusal_reply(fault)
 
     async def _handled(
         self, incoming: Incoming, route: _Route | None, values: Mapping[str, str]
@@ -191,10 +214,14 @@ class App:
         Raises:
             RequestError: it is refused.
         """
+        check_host(incoming.host, self.hosts)
+        if incoming.method == "POST":
+            origin, site = incoming.header(b"origin"), incoming.header(b"sec-fetch-site")
+            check_page(incoming.host, origin, site, self.hosts)
         if route is None:
             raise RequestError(404, "nothing is served here; GET /openapi.json lists what is")
         if route.works and self.draining:
-            raise RequestError(503, ENDING, retry_after=1)
+            raise ending()
         if "model" in values:
             self._served(values)  # what is not there offers no methods either
         handler = route.methods.get(incoming.method)
@@ -212,8 +239,13 @@ class App:
         # A body that was not read, or a client that should go elsewhere: the connection ends.
         close = not incoming.whole or (self.draining and reply.status == 503)
         headers = reply.wire(incoming.id, close=close)
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        begin = {"type": "http.response.start", "status": reply.status, "headers": headers}
+        body = memoryview(reply.body)
+        async with asyncio.timeout(self.limits.body_seconds + len(body) / RATE):
+            await send(begin)
+            for start in range(0, max(len(body), 1), PIECE):
+                part, more = body[start : start + PIECE], start + PIECE < len(body)
+                await send({"type": "http.response.body", "body": part, "more_body": more})
 
     # What is asked without a network
 
@@ -238,7 +270,7 @@ class App:
 
     def _refuse_unready(self) -> None:
         if self.draining:
-            raise RequestError(503, ENDING, retry_after=1)
+            raise ending()
 
     async def _index(self, incoming: Incoming, values: Mapping[str, str]) -> Reply:
         """All models, or as the body may ask, those that are ready."""
@@ -288,6 +320,8 @@ class App:
             incoming, served.infer(body, header_length, deadline), deadline
         )
         (_, kind), *others = headers
+        if kind != JSON and len(answer) > self.limits.binary:
+            raise RequestError(400, f"the answer is larger than {self.limits.binary:,} bytes")
         return Reply(200, answer, kind, tuple(others))
 
     async def _predict(self, incoming: Incoming, values: Mapping[str, str]) -> Reply:
@@ -334,6 +368,11 @@ class App:
             for one in (task, gone):
                 one.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def _counted(reply: Reply) -> int:
+    """Bytes of an answer for which there must be room."""
+    return len(reply.body) if len(reply.body) > SMALL else 0
 
 
 def _key(template: str) -> tuple[str, ...]:

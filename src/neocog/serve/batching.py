@@ -62,16 +62,23 @@ class Batcher:
     network is idle, the first request waits at most `limits.latency` for company; while it is busy,
     requests gather by themselves, and the next call begins as soon as one ends.
 
+    What one call takes is bounded as one request is, by `limits.decoded`: many pictures that each
+    may come alone would take all memory together.
+
     Args:
         engine: called in a thread of this batcher's own.
-        limits: `batch`, `queue` and `latency` of them.
+        limits: `batch`, `decoded`, `queue`, `waiting` and `latency` of them.
         observe: told of every call.
+        columns: numbers of the answer for each pixel, where pixels are answered for.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, *, observe: Observe | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits, *, observe: Observe | None = None, columns: int = 0
+    ) -> None:
         self._engine = engine
         self._limits = limits
         self._observe = observe
+        self._columns = columns
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="neocog-engine")
         self._queue: dict[_Waiting, None] = {}  # in order of arrival; anyone may leave it
         self._call: asyncio.Future[tuple[Found, float]] | None = None
@@ -96,7 +103,8 @@ class Batcher:
 
         Raises:
             RequestError: 400, the samples are too many, or the engine does not take them; 429, the
-                queue is full; 503, the server ends; 504, past the deadline.
+                queue is full, or what waits in it takes too much memory; 503, the server ends; 504,
+                past the deadline.
             Exception: what else the engine raised.
         """
         if not self._open:
@@ -107,6 +115,9 @@ class Batcher:
         if len(self._queue) >= self._limits.queue:
             found = f"{len(self._queue)} requests wait already"
             raise RequestError(429, found, retry_after=AGAIN)
+        held = sum(one.samples.nbytes for one in self._queue)
+        if held and held + samples.nbytes > self._limits.waiting:
+            raise RequestError(429, f"{held} bytes of samples wait already", retry_after=AGAIN)
         loop = asyncio.get_running_loop()
         one = _Waiting(
             samples=samples,
@@ -128,6 +139,24 @@ class Batcher:
             if one in self._queue:
                 del self._queue[one]
                 self._settle()
+
+    async def warm(self, samples: NDArray[Any]) -> float:
+        """Call the network before anybody asks. Memory and threads that a first call takes, and
+        the memory of a large one, are then there.
+
+        Args:
+            samples: of any number.
+
+        Returns:
+            Seconds.
+
+        Raises:
+            Exception: what the engine raised.
+        """
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        await loop.run_in_executor(self._thread, self._engine, samples)
+        return time.perf_counter() - began
 
     async def drain(self) -> None:
         """Refuse new requests, and return when those that were accepted are answered."""
@@ -193,24 +222,32 @@ class Batcher:
     def _next(self, now: float) -> tuple[list[_Waiting], bool]:
         """The requests that the next call is for, and whether it can take no more."""
         batch: list[_Waiting] = []
-        room = self._limits.batch
+        room, space = self._limits.batch, self._limits.decoded
         for one in self._queue:
             if one.answer.done() or one.deadline <= now or (batch and one.kind != batch[0].kind):
                 continue
-            if len(one.samples) > room:
+            cost = self._cost(one.samples)
+            if len(one.samples) > room or (batch and cost > space):
                 return batch, True  # the order among requests of one kind stays
             batch.append(one)
-            room -= len(one.samples)
+            room, space = room - len(one.samples), space - cost
             if not room:
                 break
         return batch, not room
+
+    def _cost(self, samples: NDArray[Any]) -> int:
+        """What `limits.decoded` bounds: bytes of the samples, or numbers of their answer."""
+        pixels: int = samples.size // samples.shape[1]
+        return max(int(samples.nbytes), self._columns * pixels)
 
     def _compute(self, samples: Sequence[NDArray[Any]]) -> tuple[Found, float]:
         """One call of the network, in its thread: what becomes of each request, and the seconds."""
         began = time.perf_counter()
         found: Found
         try:
-            answers = self._engine(samples[0] if len(samples) == 1 else np.concatenate(samples))
+            one = samples[0] if len(samples) == 1 else np.concatenate(samples)
+            # Part of a request's body cannot be written, and PyTorch takes no such arrays.
+            answers = self._engine(one if one.flags.writeable else one.copy())
             lengths = [len(one) for one in samples]
             if len(answers) != sum(lengths):
                 raise RuntimeError(

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
 
-__all__ = ["GoneError", "Held", "Incoming"]
+__all__ = ["SMALL", "GoneError", "Held", "Incoming"]
 
 FIELDS = 64
 """Parameters of a query."""
+SMALL = 2**16
+"""Bytes of a body or of an answer for which there always is room."""
 
 
 class GoneError(Exception):
@@ -30,24 +32,33 @@ class GoneError(Exception):
 
 
 class Held:
-    """How many bytes of bodies are in memory, of all requests together.
+    """How many bytes of bodies, or of answers, are in memory, of all requests together.
+
+    What is at most `SMALL` always gets in, so that who sends much keeps nobody out who asks little;
+    the number of connections bounds it.
 
     Args:
         most: of them.
+        refusal: what is told where there is no room.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, refusal: str) -> None:
         self.most = most
+        self.refusal = refusal
         self.bytes = 0
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, before: int = 0) -> None:
         """Make room.
+
+        Args:
+            count: bytes that come.
+            before: bytes of the same body that are here already.
 
         Raises:
             RequestError: 429, there is none.
         """
-        if self.bytes + count > self.most:
-            raise RequestError(429, "too much is being sent; try again soon", retry_after=1)
+        if self.bytes + count > self.most and before + count > SMALL:
+            raise RequestError(429, self.refusal, retry_after=1, reason="memory")
         self.bytes += count
 
     def give(self, count: int) -> None:
@@ -66,10 +77,11 @@ class Incoming:
     def __init__(self, scope: Message, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self.path = _path(scope["raw_path"])
+        authority, self.path = _target(scope["raw_path"])
         self.receive = receive
         self.taken = 0
         given = self.header(b"x-request-id")
+        self.host = self.header(b"host") if authority is None else authority
         self.id = given if OWN_ID.fullmatch(given) else fresh_id()
         self.whole = not self.header(b"transfer-encoding") and self._length() == 0
         self._query: bytes = scope["query_string"]
@@ -114,14 +126,8 @@ class Incoming:
         coding = self.header(b"content-encoding").strip().lower()
         if coding not in ("", "identity"):
             raise RequestError(415, "expected a body without Content-Encoding; send it as it is")
-        if self.header(b"transfer-encoding") and self.header(b"content-length"):
-            raise RequestError(400, "expected Content-Length or Transfer-Encoding, found both")
-        length = self._length()
-        self._refuse_longer(length, limits)
-        if length:
-            self._hold(length, held)
+        self._refuse_longer(self._length(), limits)
         parts: list[bytes] = []
-        came = 0
         try:
             async with asyncio.timeout(limits.body_seconds):
                 while not self.whole:
@@ -129,10 +135,9 @@ class Incoming:
                     if message["type"] == "http.disconnect":
                         raise GoneError
                     part = message.get("body", b"")
-                    came += len(part)
-                    self._refuse_longer(came, limits)
-                    if came > self.taken:
-                        self._hold(came - self.taken, held)
+                    self._refuse_longer(self.taken + len(part), limits)
+                    held.take(len(part), self.taken)  # what came, not what is promised
+                    self.taken += len(part)
                     parts.append(part)
                     self.whole = not message.get("more_body", False)
         except TimeoutError:
@@ -143,10 +148,6 @@ class Incoming:
     def _refuse_longer(self, length: int, limits: Limits) -> None:
         if length > limits.body:
             raise RequestError(413, f"the body is larger than {limits.body:,} bytes")
-
-    def _hold(self, count: int, held: Held) -> None:
-        held.take(count)
-        self.taken += count
 
     def release(self, held: Held) -> None:
         """The body is no longer needed."""
@@ -159,18 +160,20 @@ class Incoming:
             pass
 
 
-def _path(raw: bytes) -> tuple[str, ...]:
-    """The segments of a path, each decoded by itself; of an absolute address its path.
+def _target(raw: bytes) -> tuple[str | None, tuple[str, ...]]:
+    """The host that a target names, if it names one, and the segments of its path, each decoded by
+    itself.
 
-    >>> _path(b"/v2/models/a%2Fb")
-    ('v2', 'models', 'a/b')
-    >>> _path(b"http://host:80/v2"), _path(b"/"), _path(b"/v2/")
-    (('v2',), ('',), ('v2', ''))
+    >>> _target(b"/v2/models/a%2Fb")
+    (None, ('v2', 'models', 'a/b'))
+    >>> _target(b"http://host:80/v2"), _target(b"/"), _target(b"/v2/")
+    (('host:80', ('v2',)), (None, ('',)), (None, ('v2', '')))
     """
-    text = raw.decode("latin-1")
+    text, authority = raw.decode("latin-1"), None
     if not text.startswith("/"):
         scheme, found, rest = text.partition("://")
         if not found or scheme.lower() not in ("http", "https"):
-            return (text,)
-        text = "/" + rest.partition("/")[2]
-    return tuple(unquote(one) for one in text[1:].split("/"))
+            return None, (text,)
+        authority, _, path = rest.partition("/")
+        text = "/" + path
+    return authority, tuple(unquote(one) for one in text[1:].split("/"))

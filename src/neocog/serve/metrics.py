@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neocog.runtime.engine import Engine
+    from neocog.serve.limits import RequestError
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics", "ModelMetrics"]
 
@@ -25,17 +26,21 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REASONS = {
     400: "malformed",
+    403: "origin",
     404: "unknown",
     405: "method",
     408: "slow",
     413: "body-size",
     415: "type",
+    417: "expectation",
+    421: "host",
     429: "queue",
     431: "header-size",
+    500: "internal",
     503: "closed",
     504: "deadline",
 }
-"""Why a request is refused, by the status that says so."""
+"""Why a request is refused, by status; a refusal may have a word of its own instead."""
 
 
 class Metrics:
@@ -58,6 +63,15 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "neocog_requests_in_flight", "Requests that wait for their answer.", registry=registry
+        )
+        self.connections = Gauge(
+            "neocog_connections", "Connections that are open.", registry=registry
+        )
+        self.held = Gauge(
+            "neocog_held_bytes",
+            "Bytes of requests, or of answers that wait to be fetched, in memory.",
+            ("of",),
+            registry=registry,
         )
         self.samples = Counter(
             "neocog_samples", "Samples answered for.", ("model",), registry=registry
@@ -109,18 +123,31 @@ class Metrics:
         self.requests.labels(route, named, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
-    def refuse(self, status: int) -> None:
+    def refuse(self, error: RequestError) -> None:
         """A request was refused."""
-        self.refused.labels(REASONS.get(status, "other")).inc()
+        self.refused.labels(error.reason or REASONS.get(error.status, "other")).inc()
 
     def gone(self) -> None:
         """A client left before it had its answer."""
         self.refused.labels("gone").inc()
 
-    def refused_early(self, status: int) -> None:
+    def refused_early(self, error: RequestError) -> None:
         """A request was refused before the application saw it."""
-        self.requests.labels("none", "other", str(status)).inc()
-        self.refuse(status)
+        self.requests.labels("none", "other", str(error.status)).inc()
+        self.refuse(error)
+
+    def count_connections(self, count: Callable[[], int]) -> None:
+        """Where to ask how many connections are open."""
+        self.connections.set_function(count)
+
+    def count_held(self, of: str, count: Callable[[], int]) -> None:
+        """Where to ask how many bytes are in memory.
+
+        Args:
+            of: `requests` or `answers`.
+            count: says how many.
+        """
+        self.held.labels(of).set_function(count)
 
     def model(self, name: str, engine: Engine) -> ModelMetrics:
         """The numbers of one model.

@@ -28,20 +28,24 @@ SHORT = 4096
 """Numbers of an example."""
 TEXTS = {
     400: "Malformed: no HTTP, no JSON, a wrong shape, type or length, NaN, or no picture.",
+    403: "A page of another site asks.",
     404: "No such model, version or address.",
     405: "Another method; the header Allow names those that are offered.",
     408: "The request was not whole in time.",
     413: "The body is larger than the server takes.",
     415: "The content is of a type or coding that is not taken here.",
-    429: "The queue is full.",
-    431: "The header is larger than the server takes.",
+    417: "The field Expect is not 100-continue.",
+    421: "The field Host names somebody else.",
+    429: "The queue is full, or too much is being sent or waits to be fetched.",
+    431: "The header is larger, or has more fields, than the server takes.",
     500: "A fault of the server's own; its log has more under the request's id.",
-    503: "The server is about to end, or has too many connections.",
+    503: "The server is shutting down, or has too many connections.",
     504: "No answer in time.",
 }
 _AGAIN = (429, 503)
-_EVERYWHERE = (400, 405, 408, 431, 500, 503)
-_ASKED = (*_EVERYWHERE, 413, 415, 429, 504)
+_EVERYWHERE = (400, 405, 408, 413, 417, 421, 431, 500, 503)
+_SENT = (*_EVERYWHERE, 403, 415, 429)
+_ASKED = (*_SENT, 504)
 
 
 def document(models: Mapping[str, Served], limits: Limits, version: str) -> Json:
@@ -154,7 +158,7 @@ def _plain_paths() -> Json:
         "operationId": "repositoryIndex",
         "summary": "All models.",
         "requestBody": {"required": False, "content": wish},
-        "responses": _responses(_json_content("Index"), (*_EVERYWHERE, 413, 415, 429)),
+        "responses": _responses(_json_content("Index"), _SENT),
     }
     html = {"text/html; charset=utf-8": {"schema": {"type": "string"}}}
     from prometheus_client.exposition import CONTENT_TYPE_LATEST

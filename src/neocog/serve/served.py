@@ -8,29 +8,33 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from neocog import tasks
-from neocog.errors import ConfigError, near
+from neocog.errors import ConfigError, RunError, near
 from neocog.geometry import noun, size_text
 from neocog.layers import Fit
-from neocog.runtime.answering import fitted
+from neocog.runtime.answering import fitted, order_of
 from neocog.serve import protocol
+from neocog.serve.batching import Batcher
+from neocog.serve.decoding import Decoding
 from neocog.serve.limits import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from neocog.data.looks import Order
     from neocog.runtime.engine import Engine
-    from neocog.serve.batching import Batcher
-    from neocog.serve.decoding import Decoding
     from neocog.serve.limits import Limits
-    from neocog.serve.metrics import ModelMetrics
+    from neocog.serve.metrics import Metrics, ModelMetrics
 
-__all__ = ["Served", "name_of", "named", "unknown"]
+__all__ = ["Served", "models_of", "name_of", "named", "unknown"]
 
 LONGEST_NAME = 64
+WARM_SECONDS = 10.0
+"""That one call before the first request may take, about."""
 LITTLE = 2**12
 """Numbers of an answer that is written at once, in a few milliseconds."""
 
@@ -134,6 +138,9 @@ class Served:
             began = time.perf_counter()
             pixels = await self.decoding.picture(picture)
             self.metrics.decode.observe(time.perf_counter() - began)
+            if self.input.whole:  # its answer may be far larger than itself
+                shape = (1, self.input.channels, *pixels.shape[:2])
+                protocol.refuse_large(shape, "uint8", spec=self.spec, limits=self.limits)
             samples = fitted(pixels, self.input, self.fit)[None].numpy()
         decoded = torch.from_numpy(await self.batcher.answer(samples, deadline))
         if self.input.whole:  # as large as the picture: others are served meanwhile
@@ -161,10 +168,7 @@ class Served:
         """
         with self._prepared():
             request = await self.decoding.request(body, header_length, self.spec, self.limits)
-        samples = request.samples
-        if not samples.flags.writeable:  # part of the body; PyTorch takes no such arrays
-            samples = samples.copy()
-        answers = await self.batcher.answer(samples, deadline)
+        answers = await self.batcher.answer(request.samples, deadline)
         if answers.size <= LITTLE:
             return protocol.write(request, answers, spec=self.spec)
         async with self.writing:  # one at a time: threads that write share Python with the loop
@@ -185,6 +189,38 @@ class Served:
         if self.pictures:
             await self.decoding.start()
 
+    async def warm(self) -> tuple[int, float]:
+        """Call the network with the largest batch that it may meet, so that memory and time are
+        from the first request on what they stay. Samples have the network's own size; a picture
+        whose pixels are answered for comes alone. Fewer come where it would take very long.
+
+        Returns:
+            Samples of that batch, and seconds of all.
+
+        Raises:
+            RunError: the network fails.
+        """
+        kind = "float32" if "float32" in self.engine.dtypes else self.engine.dtypes[0]
+        one = np.zeros((1, self.input.channels, *self.input.size), kind)
+        count = 1
+        try:
+            seconds = last = await self.batcher.warm(one)
+            if not self.input.whole:
+                if last < WARM_SECONDS / 2:  # the first call takes what no other does
+                    last = await self.batcher.warm(one)
+                    seconds += last
+                most = min(self.limits.batch, self.limits.decoded // one.nbytes)
+                count = max(1, min(most, int(WARM_SECONDS / last)))
+            if count > 1:
+                seconds += await self.batcher.warm(np.repeat(one, count, axis=0))
+        except (MemoryError, RuntimeError, RunError) as error:
+            text = str(error).partition("\n")[0][:300]
+            raise RunError(
+                f"{self.name}: the network fails for {count} samples at once: {text}",
+                "let fewer share a call: --limit batch=8",
+            ) from error
+        return count, seconds
+
     def about(self) -> Mapping[str, Any]:
         """What it is, for the page and for people."""
         return {
@@ -195,6 +231,33 @@ class Served:
             "engine": self.engine.kind,
             "pictures": self.pictures,
         }
+
+
+def models_of(
+    engines: Mapping[str, Engine], limits: Limits, *, metrics: Metrics, workers: int
+) -> dict[str, Served]:
+    """Models by name, from inside the event loop that will serve them. Those whose pictures are
+    decoded alike share their helper programs.
+
+    Args:
+        engines: by name of the model.
+        limits: bounds.
+        metrics: where their numbers are counted.
+        workers: helper programs that decode, of each way to do so.
+    """
+    decoding: dict[Order, Decoding] = {}
+    models = {}
+    for name, engine in engines.items():
+        order = order_of(engine.described, decoded=limits.decoded)
+        if order not in decoding:
+            decoding[order] = Decoding(order, workers=workers, patience=limits.decode)
+        counted = metrics.model(name, engine)
+        columns = len(engine.described.classes) if engine.described.input.whole else 0
+        batcher = Batcher(engine, limits, observe=counted, columns=columns)
+        models[name] = Served(
+            name, engine, batcher, decoding[order], limits=limits, metrics=counted
+        )
+    return models
 
 
 def name_of(path: str) -> str:

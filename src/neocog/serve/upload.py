@@ -58,7 +58,7 @@ async def _file_of_form(content_type: str, body: bytes) -> bytes:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
-    form = _Form()
+    form, whole = _Form(), memoryview(body)
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
@@ -76,7 +76,8 @@ async def _file_of_form(content_type: str, body: bytes) -> bytes:
             },
         )
         for start in range(0, len(body), PIECE):
-            parser.write(body[start : start + PIECE])
+            form.piece, form.place = body[start : start + PIECE], start
+            parser.write(form.piece)
             await asyncio.sleep(0)
         parser.finalize()
     except FormParserError as error:
@@ -85,25 +86,30 @@ async def _file_of_form(content_type: str, body: bytes) -> bytes:
         raise RequestError(400, "expected multipart/form-data, found a form without its end")
     if len(form.files) != 1:
         raise RequestError(400, f"expected one file in the form, found {len(form.files)}")
-    return bytes(form.files[0])
+    return b"".join(whole[one] if isinstance(one, slice) else one for one in form.files[0])
 
 
 class _Form:
-    """What the parser finds: the files, and no other fields."""
+    """What the parser finds: the files, and no other fields.
+
+    A file is told as the places of its parts in the body, so that it is in memory once more at the
+    end, and not while it is looked for; what the parser held back is told as bytes.
+    """
 
     def __init__(self) -> None:
-        self.files: list[bytearray] = []
+        self.files: list[list[slice | bytes]] = []
+        self.piece, self.place = b"", 0
         self.parts = 0
         self.finished = False
         self.name, self.said = b"", b""
         self.is_file = False
-        self.current = bytearray()
+        self.current: list[slice | bytes] = []
 
     def begin(self) -> None:
         self.parts += 1
         if self.parts > PARTS:
             raise RequestError(400, f"expected at most {PARTS} parts in the form")
-        self.name, self.said, self.is_file, self.current = b"", b"", False, bytearray()
+        self.name, self.said, self.is_file, self.current = b"", b"", False, []
 
     def field(self, data: bytes, start: int, end: int) -> None:
         self.name += data[start:end]
@@ -124,7 +130,10 @@ class _Form:
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self.is_file:
-            self.current += data[start:end]
+            at = self.place
+            self.current.append(
+                slice(at + start, at + end) if data is self.piece else bytes(data[start:end])
+            )
 
     def end(self) -> None:
         if self.is_file:

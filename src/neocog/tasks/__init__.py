@@ -19,6 +19,7 @@ import numpy as np
 
 from neocog.data.samples import WORDS
 from neocog.errors import ConfigError, DataError, near
+from neocog.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     AnyTask = Classify | Multilabel | Regress | Segment
 
-__all__ = ["CATALOGUE", "Entry", "TrainingData", "build", "for_data"]
+__all__ = ["CATALOGUE", "Entry", "TrainingData", "build", "check", "for_data"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,23 @@ def build(spec: TaskSpec) -> AnyTask:
         ) from error
     task: AnyTask = factory(**spec.args)
     return task
+
+
+def check(spec: TaskSpec, classes: tuple[str, ...]) -> None:
+    """A spec from a stranger can be built, and has the classes that stand beside it.
+
+    Raises:
+        ValueError: with what does not fit; a ConfigError is one.
+    """
+    try:
+        task = build(spec)
+    except (AttributeError, OverflowError, TypeError) as error:
+        raise ValueError(f"task {spec.name}: {error}") from error
+    if task.classes != classes:
+        # The arguments of a task may be of any type that JSON has.
+        both = (task.classes, classes)
+        theirs, ours = (printable(", ".join(map(str, one)))[:200] for one in both)
+        raise ValueError(f"classes: the task has {theirs}, beside it stand {ours}")
 
 
 def for_data(data: TrainingData, recipe: Recipe) -> AnyTask:

@@ -1,8 +1,9 @@
 """Answers for a folder of any size, to a table on the disk. Floor 5, room verbs.
 
-Rows are written as they come and never collected. After a kill, a full disk or Ctrl-C the same
-command goes on where the table ends, and the finished table is that of a command that was never
-stopped: batches end where they would have ended, because a table is committed at the end of one.
+Rows are written as they come and never collected. After Ctrl-C or SIGTERM, which are heeded at the
+end of a batch, and after a kill or a full disk, the same command goes on where the table ends, and
+the finished table is that of a command that was never stopped: batches end where they would have
+ended, because a table is committed at the end of one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from neocog import __version__
 from neocog.data.walk import count_below, pictures_below
+from neocog.engine.stopping import Signals, Stopped
 from neocog.errors import ConfigError, DataError, RunError
 from neocog.host import memory_kept
 from neocog.lock import locked
@@ -101,6 +103,7 @@ def write_table(
     opened: Callable[[State | None, int], Engine],
     console: Console,
     masks: Callable[[Engine], MaskFiles | None] = lambda _: None,
+    signals: Signals | None = None,
 ) -> dict[str, Any]:
     """Write a table, or the rest of one.
 
@@ -110,6 +113,7 @@ def write_table(
             many files.
         console: told how far it has come.
         masks: gives what draws masks, where they are wanted.
+        signals: heeded at the end of a batch, which is written before.
 
     Returns:
         `to`, `found`, `used`, `skipped`, `seconds`, `images_per_second`, `engine`, `resumed`: rows
@@ -120,6 +124,7 @@ def write_table(
         RunError: a table that is there and cannot go on, or a disk that fails.
         DataError: a folder without pictures, or one that cannot be listed.
         ConfigError: columns that the task has not, or a library that is missing.
+        Stopped: by a signal; what was answered until then is in the table.
     """
     to = wanted.to
     try:
@@ -140,7 +145,7 @@ def write_table(
         total = count_of(wanted.sources)
         engine = opened(before, total)
         writer = _Writer(wanted, engine, before, masks(engine))
-        return writer.run(_Pace(console, total))
+        return writer.run(_Pace(console, total), signals or Signals())
 
 
 class _Pace:
@@ -175,6 +180,13 @@ class _Pace:
         elif now - self.told >= TOLD:
             self.told = now
             self.console.say(text)
+
+    def halted(self, table: Path, files: int) -> None:
+        """Say that it was stopped, and how far it had come."""
+        self.stop()
+        self.console.say(
+            f"{table}: stopped at {files:,} of {self.total:,} files; the same command goes on"
+        )
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -215,7 +227,7 @@ class _Writer:
         self.resumed = self.state.found
         self.listing = Listing()
 
-    def run(self, pace: _Pace) -> dict[str, Any]:
+    def run(self, pace: _Pace, signals: Signals) -> dict[str, Any]:
         """Write what is left of the table; see `write_table`."""
         began, state = time.monotonic(), self.state
         paths = paths_of(self.wanted.sources)
@@ -231,7 +243,8 @@ class _Writer:
             with contextlib.closing(self._table()) as table, memory_kept():
                 pace.start(first)
                 try:
-                    self._fill(table, paths, first, pace)
+                    with signals.patient():
+                        self._fill(table, paths, first, pace, signals)
                 finally:
                     pace.stop()
         seconds = time.monotonic() - began
@@ -272,8 +285,14 @@ class _Writer:
         }
         return ParquetTable(to, self.columns, {"neocog": json.dumps(about)}, kept)
 
-    def _fill(self, table: Table, paths: Iterator[str], first: int, pace: _Pace) -> None:
-        """Append the rows of all batches, and commit now and then."""
+    def _fill(
+        self, table: Table, paths: Iterator[str], first: int, pace: _Pace, signals: Signals
+    ) -> None:
+        """Append the rows of all batches, and commit now and then.
+
+        Raises:
+            Stopped: by a signal; all that was appended is committed.
+        """
         state, last = self.state, time.monotonic()
         found, skipped, done = state.found, state.skipped, state.samples
         asked = answering.samples(self.engine.described, paths)
@@ -293,11 +312,15 @@ class _Writer:
                 files, samples = self.listing.count, batch[-1].asked.place + 1
                 pace.at(files, found - self.resumed)
                 now = time.monotonic()
-                if table.full or now - last >= table.seconds:
+                stopped = _stopped(signals)
+                if stopped or table.full or now - last >= table.seconds:
                     state.seconds += now - last
                     state.found, state.skipped = found, skipped
                     self._commit(table, files, samples)
                     last = now
+                if stopped:
+                    pace.halted(self.wanted.to, files)
+                    raise stopped
         state.seconds += time.monotonic() - last
         state.found, state.skipped, state.finished = found, skipped, True
         self._commit(table, files, samples)
@@ -313,6 +336,15 @@ class _Writer:
         """Write the mask of a sample, in which its path takes its place."""
         if "mask" in one.entry and self.masks is not None and one.sample is not None:
             self.masks.write(one.entry, one.sample, _name(one, self.wanted.sources))
+
+
+def _stopped(signals: Signals) -> Stopped | None:
+    """What a signal that has come is raised as."""
+    try:
+        signals.check()
+    except Stopped as stopped:
+        return stopped
+    return None
 
 
 def _after(asked: Generator[answering.Asked], done: int) -> Generator[answering.Asked]:

@@ -10,12 +10,13 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from neocog.errors import ConfigError, near
-from neocog.run import open_run
 from neocog.runtime import answering
 from neocog.runtime.engine import KINDS
 from neocog.runtime.fastest import candidates, fastest
-from neocog.runtime.opened import READ_BY, open_engine
+from neocog.runtime.opened import Source, moved_on, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +30,9 @@ __all__ = ["Choice"]
 
 FEW = 500
 """Files that are answered for before two engines could be compared."""
-READ, TRIED = 64, 32
-"""Files that are opened for the comparison, and samples that it takes of them."""
+READ = 64
+"""Files that are opened for the comparison. Their samples are repeated until they are as many as
+are asked about at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,56 +76,52 @@ class Choice:
             RunError: no finished run, or a file that is none of ours.
             ConfigError: a library that is missing, or an engine that cannot compute this.
         """
-        if self._is_run():
-            run = open_run(self.path, model=self.model)
-            run.bundle  # noqa: B018 - a run that is not finished says how to finish it
-        if begun is not None and (engine := self._again(begun)) is not None:
-            return engine
-        engine = open_engine(
-            self.path,
+        source = Source.of(self.path, model=self.model)
+        if source.content is not None and (warning := moved_on(self.path)):
+            say(warning)
+        engine = None
+        if begun is not None:
+            engine = self._again(source, begun)
+        elif self.engine == "auto" and count >= FEW:
+            engine = self._fastest(source, paths, say)
+        return engine or open_engine(
+            source,
             engine=self.engine,
             model=self.model,
             device=self.device,
             threads=self.threads,
         )
-        if begun is not None or self.engine != "auto" or count < FEW:
-            return engine
-        return self._fastest(engine, paths, say)
 
-    def _is_run(self) -> bool:
-        """Whether it is a run's folder, or nothing at all, which `open_run` has words for."""
-        exported = self.path.is_file() or self.path.suffix.lower() in READ_BY
-        return not (exported or (self.path / "bundle.json").is_file())
-
-    def _again(self, begun: Asks) -> Engine | None:
+    def _again(self, source: Source, begun: Asks) -> Engine | None:
         """The engine of a table that goes on; None where there is none like it any more, or another
         one was named."""
         named = (("auto", self.engine), ("auto", self.device), (0, self.threads))
         was = (begun.engine, begun.device, begun.threads)
         if any(now not in (usual, old) for (usual, now), old in zip(named, was, strict=True)):
             return None
-        able = candidates(self.path, model=self.model, device=begun.device, threads=begun.threads)
+        able = candidates(source, model=self.model, device=begun.device, threads=begun.threads)
         for one in able:
             if (one.kind, one.digest) == (begun.engine, begun.digest):
                 return one.make()
         return None
 
     def _fastest(
-        self, usual: Engine, paths: Callable[[], Iterator[str]], say: Callable[[str], None]
-    ) -> Engine:
-        """The fastest on the first samples that can be read; the usual one where there is nothing
-        to compare."""
-        able = candidates(self.path, model=self.model, device=self.device, threads=self.threads)
+        self, source: Source, paths: Callable[[], Iterator[str]], say: Callable[[str], None]
+    ) -> Engine | None:
+        """The fastest on as many samples as are asked about at once; None where there is nothing to
+        compare."""
+        able = candidates(source, model=self.model, device=self.device, threads=self.threads)
         if len({one.family for one in able}) < 2:
-            return usual
-        whole = usual.described.input.whole  # no two pictures need have the same size
+            return None
+        described = source.described
+        together = answering.together(described.input)
         files = itertools.islice(paths(), READ)
-        with contextlib.closing(answering.samples(usual.described, files)) as asked:
+        with contextlib.closing(answering.samples(described, files)) as asked:
             first = (one for one in asked if not isinstance(one.found, str))
-            samples = answering.stacked(list(itertools.islice(first, 1 if whole else TRIED)))
+            samples = answering.stacked(list(itertools.islice(first, together)))
         if samples is None:
-            return usual
-        chosen = fastest(able, samples)
+            return None
+        chosen = fastest(able, np.resize(samples, (together, *samples.shape[1:])))
         say(_told(chosen))
         return chosen.engine
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from neocog.errors import ConfigError
 from neocog.export.exporting import export as write
 from neocog.export.onnx import ports
+from neocog.export.samples import LARGE, WHOLE_SIDES
 from neocog.geometry import size_text
 from neocog.measures import called, is_share
 from neocog.run import open_run
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from neocog.export.exporting import Exported
     from neocog.export.parity import Parity
-    from neocog.records import Interval
+    from neocog.records import InputSpec, Interval
     from neocog.verbs.console import Console
 
 __all__ = ["export", "told"]
@@ -37,9 +39,26 @@ def export(path: Path, *, model: str, console: Console, **options: Any) -> Resul
     Raises:
         ConfigError, RunError, DataError: see there.
     """
+    _refuse_no_run(path)
     found = write(open_run(path, model=model), progress=console.progress, **options)
     console.done()
     return Result(json=_json(found), lines=told(found))
+
+
+def _refuse_no_run(path: Path) -> None:
+    """Stop at what has a network but no data to check it on.
+
+    Raises:
+        ConfigError: a bundle, or a file.
+    """
+    bundle = (path / "bundle.json").is_file() and not (path / "manifest.json").is_file()
+    if bundle or path.is_file():
+        raise ConfigError(
+            f"{path} is {'a bundle' if bundle else 'a file'}, expected a run: an exported network "
+            "is compared with the run on its data",
+            "neocog export RUN, the folder that neocog train printed"
+            + (f": {path.resolve().parent}" if path.name == "bundle" else ""),
+        )
 
 
 def _shapes(found: Exported) -> tuple[str, dict[str, str]]:
@@ -78,14 +97,9 @@ def told(found: Exported) -> list[str]:
     given, answers = _shapes(found)
     spec, classes = found.described.input, found.described.classes
     names = ", ".join(classes[:_NAMED]) + (", …" if len(classes) > _NAMED else "")
-    fits = (
-        "any number, any size"
-        if len(spec.size) == 2
-        else f"any number, each {size_text(spec.size)}"
-    )
     return [
         f"{found.path}  ({found.bytes / 1e6:,.1f} MB, {found.precision})",
-        f"  takes    {name}  {given}: raw, {fits}",
+        f"  takes    {name}  {given}: raw, {_fits(spec)}",
         *(f"  gives    {one}  {shape}" for one, shape in answers.items()),
         f"  means    {len(classes):,}: {names}",
         *(f"  {word:7}  {text}" for word, text in _checked(found.parity, found.precision)),
@@ -94,17 +108,33 @@ def told(found: Exported) -> list[str]:
     ]
 
 
+def _fits(spec: InputSpec) -> str:
+    """How many, of what size."""
+    if len(spec.size) != 2:
+        return f"any number, each {size_text(spec.size)}"
+    if not spec.whole:
+        return "any number, any size"
+    return f"any number, any size, in one piece (the run: above {WHOLE_SIDES[1]:,} in several)"
+
+
 def _checked(parity: Parity, precision: str) -> list[tuple[str, str]]:
     """What was compared, in words."""
-    largest = 0.0 if parity.largest is None else parity.largest.apart
     allowed = "" if precision == "int8" else f" ({parity.tolerance.numbers:g} is allowed)"
+    more = parity.asked - parity.n
+    more_text = f" and {more:,} in other sizes or batches" if more else ""
     lines = [
         (
             "checked",
-            f"{parity.n:,} samples of {parity.part} against the run: answers at most "
-            f"{largest:.1e} apart{allowed}",
+            f"{parity.n:,} samples of {parity.part}{more_text} against the run: answers at most "
+            f"{parity.apart:.1e} apart{allowed}",
         )
     ]
+    if parity.exception:
+        lines.append(("except", parity.exception))
+    if parity.pieces is not None:
+        lines.append(
+            ("pieces", f"at {LARGE:,} pixels, which the run takes in pieces: {parity.pieces:.1e}")
+        )
     if parity.labels:
         same = parity.labels - parity.other
         text = f"{same:,} of {parity.labels:,} are the run's"
@@ -134,7 +164,8 @@ def _score(name: str, one: Interval) -> str:
 def _use(found: Exported) -> str:
     """The next step."""
     if found.form == "torch":
-        return f"torch.export.load({str(found.path)!r}).module()(images)"
+        name, _ = ports(found.described)
+        return f"torch.export.load({str(found.path)!r}).module()({name})"
     if found.form == "triton":
         return f"tritonserver --model-repository {found.path.parent}"
     return f"neocog predict {found.path} IMAGES; neocog serve {found.path}"

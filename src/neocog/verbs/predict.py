@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neocog.data.walk import pictures_below
+from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, DataError
 from neocog.runtime import answering
 from neocog.verbs.answers import paths_of, write_table
@@ -82,6 +83,7 @@ def table(choice: Choice, wanted: Wanted, *, console: Console) -> dict[str, Any]
         RunError: no finished run, a table that cannot go on, or a disk that fails.
         DataError: a folder without images.
         ConfigError: masks where nothing is drawn, or among the pictures.
+        Stopped: by a signal; what was answered until then is in the table.
     """
 
     def opened(before: State | None, total: int) -> Engine:
@@ -96,7 +98,8 @@ def table(choice: Choice, wanted: Wanted, *, console: Console) -> dict[str, Any]
         return MaskFiles(wanted.out, len(engine.described.classes), wanted.overlay)
 
     _refuse_among(wanted)
-    return write_table(wanted, opened, console, masks)
+    with Signals() as signals:
+        return write_table(wanted, opened, console, masks, signals)
 
 
 def _refuse_drawing(engine: Engine, path: Path, out: Path | None, overlay: bool) -> None:

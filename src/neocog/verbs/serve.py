@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from neocog.runtime.engine import Engine
     from neocog.runtime.fastest import Chosen
     from neocog.serve.limits import Limits
-    from neocog.serve.served import Served
 
 __all__ = ["Wishes", "serve"]
 
 MOST_DECODERS = 4
-"""Helper programs that decode for one model: a picture takes some milliseconds."""
+"""Helper programs that decode, of each way to do so: a picture takes some milliseconds."""
 _NEEDED = ("uvicorn", "h11", "python_multipart", "prometheus_client")
 BATCH = 8
 """Samples of a call by which engines are compared: what requests under some load come to."""
+SAID_SECONDS = 1.0
+"""Of a model's first calls, beyond which they are told."""
 LAST_SECONDS = 5.0
 """How long models may take to end."""
 
@@ -60,6 +61,8 @@ class Wishes:
     """Of each engine; 0: its own number."""
     limits: Sequence[str] = ()
     """NAME=VALUE."""
+    allow_host: Sequence[str] = ()
+    """Names besides its own under which it may be called, as a proxy or a container has them."""
     drain: float = 1.0
     """Seconds between the signal to end and the end, at least."""
     log: bool = False
@@ -178,29 +181,15 @@ async def _served(
         wishes: what else is asked.
         as_json: see `serve`.
     """
-    from neocog.runtime.answering import order_of
     from neocog.serve.app import App
-    from neocog.serve.batching import Batcher
-    from neocog.serve.decoding import Decoding
     from neocog.serve.http import Server
     from neocog.serve.metrics import Metrics
-    from neocog.serve.served import Served
+    from neocog.serve.served import models_of
 
     metrics = Metrics()
-    models: dict[str, Served] = {}
     workers = max(1, min(MOST_DECODERS, cores()))
-    for name, engine in engines.items():
-        counted = metrics.model(name, engine)
-        order = order_of(engine.described, decoded=limits.decoded)
-        models[name] = Served(
-            name,
-            engine,
-            Batcher(engine, limits, observe=counted),
-            Decoding(order, workers=workers, patience=limits.seconds),
-            limits=limits,
-            metrics=counted,
-        )
-    app = App(models, limits, metrics=metrics, log=wishes.log)
+    models = models_of(engines, limits, metrics=metrics, workers=workers)
+    app = App(models, limits, metrics=metrics, log=wishes.log, hosts=_hosts(wishes))
 
     def listening() -> None:
         about = [{**one.about(), "chosen": words[name]} for name, one in models.items()]
@@ -209,6 +198,9 @@ async def _served(
     try:
         for served in models.values():
             await served.start()
+            count, seconds = await served.warm()
+            if seconds > SAID_SECONDS:
+                _say(f"{served.name}: warmed by {count} sample(s) at once in {seconds:.1f} s")
         await Server(app, held, drain=wishes.drain, listening=listening).serve()
     finally:
         with contextlib.suppress(TimeoutError):
@@ -237,6 +229,23 @@ def _announce(
         said = {"url": url, "host": host, "port": port, "models": about}
         text = json.dumps({**said, "limits": dataclasses.asdict(limits)}, indent=2)
         print(text, flush=True)
+
+
+def _hosts(wishes: Wishes) -> tuple[str, ...]:
+    """Names under which requests may call the server; none: any.
+
+    Who listens for others is called by names that are not known here.
+
+    >>> _hosts(Wishes(models=(), allow_host=("me.example",)))
+    ('localhost', '127.0.0.0/8', '::1', 'me.example')
+    >>> _hosts(Wishes(models=(), host="0.0.0.0"))
+    ()
+    """
+    if not _is_loopback(wishes.host):
+        return tuple(wishes.allow_host)
+    from neocog.serve.hosts import LOOPBACK
+
+    return (*LOOPBACK, *wishes.allow_host)
 
 
 def _is_loopback(host: str) -> bool:

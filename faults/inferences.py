@@ -1,27 +1,28 @@
 """Inference requests that are almost in order: valid bodies, and what is left of them.
 
-    for name, body, length in mutations(seed, spec, count=100): ...
+    taken = Taken.of(json.load(answer_of("/v2/models/NAME")))
+    for name, body, length in mutations(seed, taken, count=100): ...
 
-Everything is decided by the seed. Standard library and NumPy only.
+The one mechanism of `faults.requests`, which sends them to a running server, and of the tests of
+what reads them. Everything is decided by the seed. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from faults.mutate import mutated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from neocog.serve.protocol import Spec
-
-__all__ = ["mutations", "valid"]
+__all__ = ["Taken", "changed", "mutations", "valid"]
 
 NUMBERS = (
     *("0", "-0", "1", "-1", "255", "256", "1.5", "1e2", "-1e-400", "1e39", "1e308", "1e999"),
@@ -38,49 +39,100 @@ WORDS = (
 """What stands where a text stood."""
 
 
-def valid(spec: Spec, chance: random.Random) -> tuple[bytes, int | None]:
+CODES = {"UINT8": "B", "INT16": "h", "FP32": "f"}
+"""The protocol's types → `struct`'s."""
+RANGES = {"UINT8": (0, 255), "INT16": (-(2**15), 2**15 - 1)}
+MOST_SIDE = 6
+"""Of a sample whose sides are free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a model takes, and what it can be asked for, by its metadata."""
+
+    input: str
+    """Name."""
+    datatypes: tuple[str, ...]
+    """That samples may have; metadata name one."""
+    channels: int
+    """Of a sample."""
+    size: tuple[int, ...]
+    """Sides of a sample; -1: any."""
+    outputs: tuple[str, ...]
+    """Names."""
+    classified: bool
+    """Whether classes of a sample can be asked for."""
+
+    @staticmethod
+    def of(metadata: Mapping[str, Any]) -> Taken:
+        """By the document at `/v2/models/NAME`."""
+        (given,) = metadata["inputs"]
+        outputs = metadata["outputs"]
+        (_, channels, *size) = given["shape"]
+        return Taken(
+            input=given["name"],
+            datatypes=(given["datatype"],),
+            channels=channels,
+            size=tuple(size),
+            outputs=tuple(one["name"] for one in outputs),
+            classified=outputs[0]["name"] == "probabilities" and len(outputs[0]["shape"]) == 2,
+        )
+
+
+def _numbers(datatype: str, count: int, chance: random.Random) -> list[Any]:
+    """Values that the type holds."""
+    if datatype == "FP32":
+        drawn = [chance.gauss(0, 1) for _ in range(count)]
+        return list(struct.unpack(f"<{count}f", struct.pack(f"<{count}f", *drawn)))
+    low, high = RANGES[datatype]
+    return [chance.randint(low, high) for _ in range(count)]
+
+
+def _rows(values: Sequence[Any], shape: Sequence[int]) -> list[Any]:
+    """Flat values nested as a shape says."""
+    if len(shape) == 1:
+        return list(values)
+    step = len(values) // shape[0]
+    return [_rows(values[at : at + step], shape[1:]) for at in range(0, len(values), step)]
+
+
+def valid(taken: Taken, chance: random.Random) -> tuple[bytes, int | None]:
     """A request that is in order: body, and bytes of its JSON where binary data follow."""
-    dtype = chance.choice(spec.dtypes)
-    sides = [chance.randint(1, 6) if side is None else side for side in spec.size]
-    shape = [chance.randint(1, min(3, spec.batch)), spec.channels, *sides]
-    draw = np.random.default_rng(chance.randrange(2**32))
-    if dtype == "float32":
-        samples = draw.standard_normal(shape, dtype=np.float32)
-    else:
-        bounds = np.iinfo(dtype)
-        samples = draw.integers(bounds.min, bounds.max, shape, dtype=dtype, endpoint=True)
-    names = {"uint8": "UINT8", "int16": "INT16", "float32": "FP32"}
-    given: dict[str, Any] = {"name": spec.input, "shape": shape, "datatype": names[dtype]}
+    datatype = chance.choice(taken.datatypes)
+    sides = [chance.randint(1, MOST_SIDE) if side == -1 else side for side in taken.size]
+    shape = [chance.randint(1, 3), taken.channels, *sides]
+    values = _numbers(datatype, math.prod(shape), chance)
+    given: dict[str, Any] = {"name": taken.input, "shape": shape, "datatype": datatype}
     request: dict[str, Any] = {"inputs": [given]}
     if chance.random() < 0.5:
         request["id"] = chance.choice(("", "42", "größer 猫", 'a"b\\c'))
     if chance.random() < 0.5:
         request["parameters"] = {"binary_data_output": chance.random() < 0.5, "priority": 1}
     if chance.random() < 0.5:
-        listed = chance.sample(spec.outputs, chance.randint(1, len(spec.outputs)))
-        request["outputs"] = [{"name": one.name, "parameters": {}} for one in listed]
+        listed = chance.sample(taken.outputs, chance.randint(1, len(taken.outputs)))
+        request["outputs"] = [{"name": name, "parameters": {}} for name in listed]
         for one in request["outputs"]:
-            if spec.classes and not spec.whole and chance.random() < 0.5:
+            if taken.classified and chance.random() < 0.5:
                 one["parameters"]["classification"] = chance.randint(1, 3)
             if chance.random() < 0.5:
                 one["parameters"]["binary_data"] = chance.random() < 0.5
     raw = b""
     how = chance.choice(("flat", "nested", "binary"))
     if how == "binary":
-        raw = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+        raw = struct.pack(f"<{len(values)}{CODES[datatype]}", *values)
         given["parameters"] = {"binary_data_size": len(raw)}
     else:
-        given["data"] = (samples.reshape(-1) if how == "flat" else samples).tolist()
+        given["data"] = values if how == "flat" else _rows(values, shape)
     text = json.dumps(request, ensure_ascii=chance.random() < 0.5).encode()
     return text + raw, len(text) if raw else None
 
 
-def mutations(seed: int, spec: Spec, count: int) -> Iterator[tuple[str, bytes, int | None]]:
+def mutations(seed: int, taken: Taken, count: int) -> Iterator[tuple[str, bytes, int | None]]:
     """Bodies that were in order before something was done to them.
 
     Args:
         seed: decides all.
-        spec: of the model that they are for.
+        taken: by the model that they are for.
         count: of them.
 
     Yields:
@@ -89,12 +141,20 @@ def mutations(seed: int, spec: Spec, count: int) -> Iterator[tuple[str, bytes, i
     """
     for index in range(count):
         chance = random.Random(f"{seed} {index}")
-        body, length = valid(spec, chance)
-        names = []
-        for _ in range(chance.choice((1, 1, 1, 2, 3))):
-            name, body, length = _changed(body, length, chance)
-            names.append(name)
-        yield "+".join(names), body, length
+        body, length = valid(taken, chance)
+        yield changed(body, length, chance)
+
+
+def changed(
+    body: bytes, length: int | None, chance: random.Random
+) -> tuple[str, bytes, int | None]:
+    """One to three things done to a request: their names, the body, and what is said of the length
+    of its JSON."""
+    names = []
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        name, body, length = _changed(body, length, chance)
+        names.append(name)
+    return "+".join(names), body, length
 
 
 def _changed(
