@@ -86,6 +86,14 @@ def test_many_fields_are_refused_before_they_are_read(rig: Rig) -> None:
     assert told(rig, POST + chunked)[0] == 431
 
 
+def test_a_refusal_leaves_no_fault_behind(engine: Gated, caplog: pytest.LogCaptureFixture) -> None:
+    with running({"m": engine}, LIMITS) as own:
+        for _ in range(5):
+            assert told(own, GET + b"X : y\r\n\r\n")[0] == 400
+        assert own.ask("GET", "/v2/health/live").status == 200
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []
+
+
 def test_expectations(rig: Rig) -> None:
     assert told(rig, POST + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\n")[0] == 417
 

@@ -86,8 +86,11 @@ class _Transport:
         if self.inner.is_closing():
             return
         short = [one for one in sent if len(one) <= JOINED]
-        for one in (b"".join(short), *(one for one in sent if len(one) > JOINED)):
-            self.inner.write(one)
+        if short:
+            self.inner.write(b"".join(short))
+        for one in sent:
+            if len(one) > JOINED:
+                self.inner.write(one)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
