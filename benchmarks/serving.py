@@ -230,14 +230,14 @@ def bomb() -> bytes:
 
 async def harm(port: int, kind: str, seen: Counter[str]) -> None:
     """A client that means harm, again and again."""
-    post = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    post = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     small = io.BytesIO()
     Image.new("RGB", (8, 8)).save(small, "png")
     while True:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             if kind == "slow header":
-                for byte in b"GET /v2 HTTP/1.1\r\nX-Long: " + b"a" * 60:
+                for byte in b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 60:
                     writer.write(bytes([byte]))
                     await asyncio.sleep(0.4)
             elif kind == "slow body":
@@ -257,7 +257,7 @@ async def harm(port: int, kind: str, seen: Counter[str]) -> None:
                 writer.write(post + b"Content-Length: %d\r\n\r\n" % len(data) + data)
             elif kind == "nested":
                 data = b"[" * 100_000
-                line = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
+                line = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n"
                 writer.write(line + b"Content-Length: %d\r\n\r\n" % len(data) + data)
             elif kind == "half open":
                 writer.write(post + b"Content-Length: 100\r\n\r\n")
@@ -439,11 +439,12 @@ def main() -> int:
                 f"longest {1000 * max(one):.0f} ms of {len(one)} (bar 100 ms)"
             )
         print("harm: " + ", ".join(f"{count} × {what}" for what, count in sorted(seen.items())))
-        warm = [size for at, size in held if 10 <= at < 25] or [held[0][1]]
+        settled = min(30.0, held[-1][0] / 3)
+        warm = [size for at, size in held if settled <= at < settled + 15]
         last = [size for at, size in held if at > held[-1][0] - 10]
         drift = statistics.mean(last) / statistics.mean(warm) - 1
         print(
-            f"memory: {statistics.mean(warm) / 2**20:.0f} MiB after 10 s, "
+            f"memory: {statistics.mean(warm) / 2**20:.0f} MiB after {settled:.0f} s, "
             f"{statistics.mean(last) / 2**20:.0f} MiB at the end: {100 * drift:+.1f} % (bar 5 %)"
         )
         ended, took = asyncio.run(term(port, process, asks))

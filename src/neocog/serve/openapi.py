@@ -214,7 +214,6 @@ def _infer(name: str, served: Served, limits: Limits, place: int) -> Json:
         "description": "JSON, of as many bytes as the header says, and the samples behind it.",
         "type": "string",
         "format": "binary",
-        "maxLength": limits.body,
     }
     answered = {
         "application/json": {"schema": _ref("schemas", f"Answer{place}")},
@@ -263,7 +262,12 @@ def _example(spec: Spec) -> Json:
 def _predict_path(models: Mapping[str, Served], limits: Limits) -> Json:
     """The address that takes a picture."""
     offered = [name for name, one in models.items() if one.pictures] or list(models)
-    picture = {"type": "string", "format": "binary", "minLength": 1, "maxLength": limits.body}
+    picture = {
+        "description": f"A file of {limits.body:,} bytes at most.",
+        "type": "string",
+        "format": "binary",
+        "minLength": 1,
+    }
     kinds = ("image/jpeg", "image/png", "image/*", "application/octet-stream")
     form = {
         "type": "object",
