@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neocog.errors import ConfigError
-from neocog.host import cores, memory_kept
+from neocog.host import cores
 from neocog.serve.bounds import limits_of
 from neocog.text import printable
 
@@ -97,10 +97,7 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
         for name, path in names.items():
             engines[name], words[name] = _opened(path, wishes, limits)
             _say(f"{name}: {engines[name].described.task.name}, {words[name]}")
-        # Calls of all sizes take turns: what one frees the next can use, and after the largest one,
-        # which comes before the first request, the process neither grows nor shrinks.
-        with memory_kept():
-            asyncio.run(_served(engines, words, limits, held, wishes, as_json))
+        asyncio.run(_served(engines, words, limits, held, wishes, as_json))
 
 
 def _opened(path: str, wishes: Wishes, limits: Limits) -> tuple[Engine, str]:
