@@ -39,13 +39,16 @@ import urllib.request
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from neocog.runtime.opened import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 TOLERANCE = 1e-5
 """Largest difference of a probability: batches of other sizes add in another order."""
@@ -275,16 +278,32 @@ async def harm(port: int, kind: str, seen: Counter[str]) -> None:
 HARM = ("slow header", "slow body", "oversize", "oversize in chunks", "bomb", "nested", "half open")
 
 
-async def live(port: int, found: list[float]) -> None:
-    """How long `live` takes, ten times a second, each time on a connection of its own."""
-    raw = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    while True:
-        began = time.perf_counter()
-        link = Link(port)
-        status, _, _ = await link.ask(raw)
-        found.append(time.perf_counter() - began if status == 200 else float("inf"))
-        link.close()
-        await asyncio.sleep(0.1)
+LIVE = """
+import http.client, json, sys, time
+port, ends, found = int(sys.argv[1]), time.monotonic() + float(sys.argv[2]), []
+while time.monotonic() < ends:
+    began = time.perf_counter()
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    link.request("GET", "/v2/health/live")
+    answer = link.getresponse()
+    answer.read()
+    link.close()
+    found.append(time.perf_counter() - began if answer.status == 200 else 9.0)
+    time.sleep(0.1)
+print(json.dumps(found))
+"""
+
+
+@contextlib.asynccontextmanager
+async def live(port: int, seconds: float, found: list[float]) -> AsyncIterator[None]:
+    """How long `live` takes, ten times a second, each time on a connection of its own; asked by a
+    program of its own, since this one is busy."""
+    asking = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LIVE, str(port), str(seconds)), stdout=asyncio.subprocess.PIPE
+    )
+    yield
+    said, _ = await asking.communicate()
+    found += json.loads(said)
 
 
 def memory(pid: int) -> int:
@@ -315,18 +334,20 @@ async def storm(port: int, pid: int, asks: list[Ask], rate: float, calm: float, 
     pings: list[float] = []
     held: list[tuple[float, int]] = []
     beside = [asyncio.create_task(harm(port, kind, seen)) for kind in HARM for _ in range(2)]
-    beside += [asyncio.create_task(live(port, pings)), asyncio.create_task(watch(pid, held))]
+    beside.append(asyncio.create_task(watch(pid, held)))
     first, second = Told(), Told()
-    await poisson(port, asks, 0.7 * rate, calm, first)
-    split = len(pings)
-    await poisson(port, asks, 3 * 0.7 * rate, rush, second)
+    late: list[float] = []
+    async with live(port, calm, pings):
+        await poisson(port, asks, 0.7 * rate, calm, first)
+    async with live(port, rush, late):
+        await poisson(port, asks, 3 * 0.7 * rate, rush, second)
     for task in beside:
         task.cancel()
     found = await asyncio.gather(*beside, return_exceptions=True)
     for one in found:
         if isinstance(one, Exception) and not isinstance(one, asyncio.CancelledError):
             raise one
-    return first, second, seen, (pings[:split], pings[split:]), held
+    return first, second, seen, (pings, late), held
 
 
 async def term(port: int, process: subprocess.Popen[str], asks: list[Ask]) -> tuple[Told, float]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Found = list[NDArray[Any] | Exception]
     """What becomes of each request of a batch."""
 
-__all__ = ["Batcher", "Observe", "ending"]
+__all__ = ["Batcher", "Observe", "ending", "give_way"]
 
 GIVEN_WAY = 5
 """Niceness of the thread in which a network computes."""
@@ -60,7 +60,7 @@ class _Waiting:
     answer: asyncio.Future[NDArray[Any]]
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Let the system prefer other threads to this one, and to those that it starts: where the
     network has all cores, whoever asks whether the server lives must not wait for it."""
     if sys.platform == "linux":  # elsewhere a process has one priority
@@ -94,7 +94,7 @@ class Batcher:
         self._observe = observe
         self._columns = columns
         self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="neocog-engine", initializer=_give_way
+            1, thread_name_prefix="neocog-engine", initializer=give_way
         )
         self._queue: dict[_Waiting, None] = {}  # in order of arrival; anyone may leave it
         self._call: asyncio.Future[tuple[Found, float]] | None = None

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
             f"serving needs {', '.join(missing)}, which is not installed",
             'pip install "neocog[serve]"',
         )
+    from neocog.serve.batching import give_way
     from neocog.serve.http import bound
     from neocog.serve.served import named
 
@@ -95,7 +97,9 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
     with contextlib.closing(bound(wishes.host, wishes.port)) as held, _logged(wishes.log):
         engines, words = {}, {}
         for name, path in names.items():
-            engines[name], words[name] = _opened(path, wishes, limits)
+            # Threads that a library starts with its model are as patient as the one that opens it.
+            with ThreadPoolExecutor(1, initializer=give_way) as aside:
+                engines[name], words[name] = aside.submit(_opened, path, wishes, limits).result()
             _say(f"{name}: {engines[name].described.task.name}, {words[name]}")
         asyncio.run(_served(engines, words, limits, held, wishes, as_json))
 
