@@ -11,7 +11,6 @@ import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neocog.errors import ConfigError
@@ -107,9 +106,12 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
 def _opened(path: str, wishes: Wishes, limits: Limits) -> tuple[Engine, str]:
     """Who answers for a path, and why, in words."""
     from neocog.runtime.fastest import candidates, fastest
-    from neocog.runtime.opened import open_engine
+    from neocog.runtime.opened import Source, moved_on, open_engine
 
-    place, model, device, threads = Path(path), wishes.model, wishes.device, wishes.threads
+    model, device, threads = wishes.model, wishes.device, wishes.threads
+    place = Source.of(path, model=model)  # read and checked once, however many engines try it
+    if place.content is not None and (warning := moved_on(place.path)):
+        _say(warning)
     if wishes.engine != "auto":
         found = open_engine(
             place, engine=wishes.engine, model=model, device=device, threads=threads
