@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from tritonclient.http import InferRequestedOutput
 
 from neocog.serve import protocol
+from neocog.serve.limits import RequestError
 from neocog.serve.protocol import InferRequest, Spec, WantedOutput, read
 from protocol_rig import answered, body_of, got, refusal, same, sent
 from small_specs import LIMITS, MASKS, PICTURES, SIGNALS, SMALL, VOLUMES, described
@@ -272,6 +273,24 @@ def test_numbers_in_json_are_counted() -> None:
     assert protocol.json_numbers(both.outputs, (1, 3, 1, 2), spec=MASKS) == 10
     assert protocol.json_numbers([binary], (1, 3, 1, 2), spec=MASKS) == 0
     assert protocol.json_numbers([classes], (5, 3, 8, 8), spec=PICTURES) == 10
+
+
+def test_bytes_of_a_binary_answer_are_counted_before_it_is_computed() -> None:
+    asked = {"binary_data": True}
+    outputs = [{"name": one, "parameters": asked} for one in ("probabilities", "mask")]
+    body = body_of({"shape": [1, 3, 2, 2], "data": [0] * 12}, outputs=outputs)
+    wanted = read(body, None, spec=MASKS, limits=LIMITS)
+    answer = np.zeros((1, 4, 2, 2), np.float32)
+    headers, written = protocol.write(wanted, answer, spec=MASKS)
+    found = protocol.binary_bytes(wanted.outputs, (1, 3, 2, 2), spec=MASKS)
+    assert found == len(written) - int(dict(headers)[protocol.HEADER_LENGTH]) == 4 * (4 * 4 + 1)
+    tight = dataclasses.replace(LIMITS, binary=found - 1)
+    with pytest.raises(RequestError, match="at most 67 bytes, found 68"):
+        read(body, None, spec=MASKS, limits=tight)
+    classes = WantedOutput(name="probabilities", binary=True, classification=2)
+    assert protocol.binary_bytes([classes], (5, 3, 8, 8), spec=PICTURES) == 5 * 2 * 4
+    number = WantedOutput(name="probabilities", binary=False)
+    assert protocol.binary_bytes([number], (5, 3, 8, 8), spec=PICTURES) == 0
 
 
 def test_it_is_there_without_torch() -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "Output",
     "Spec",
     "WantedOutput",
+    "binary_bytes",
     "header_length",
     "json_numbers",
     "live",
@@ -67,6 +68,8 @@ VERSION = "1"
 """Of every model: one file is one version."""
 _MOST_ID = 256
 """Characters of the name that a client gives its request."""
+_LENGTH = 4
+"""Bytes in front of a label in binary data: how many follow."""
 _PART = 2**14
 """Numbers that become text in one go, in some ten milliseconds."""
 
@@ -136,7 +139,7 @@ def read(body: bytes, header_length: int | None, *, spec: Spec, limits: Limits) 
         body: JSON, and the binary data behind it.
         header_length: bytes of the JSON; None: all.
         spec: of the model that is asked.
-        limits: `depth`, `decoded` and `answer` of them.
+        limits: `depth`, `decoded`, `answer` and `binary` of them.
 
     Raises:
         RequestError: 400; anything that is not in order, naming the input or output.
@@ -171,6 +174,8 @@ def read(body: bytes, header_length: int | None, *, spec: Spec, limits: Limits) 
             " binary data, by the parameter binary_data_output of the request or binary_data of an"
             " output"
         )
+    if (found := binary_bytes(outputs, shape, spec=spec)) > limits.binary:
+        raise refused(f"expected an answer of at most {limits.binary} bytes, found {found}")
     samples = _samples(given, memoryview(body)[end:], shape, dtype, where)
     name = text(request.get("id", ""), "id", _MOST_ID)
     return InferRequest(id=name, samples=samples, outputs=outputs)
@@ -297,6 +302,26 @@ def json_numbers(outputs: Sequence[WantedOutput], shape: Sequence[int], *, spec:
     )
 
 
+def binary_bytes(outputs: Sequence[WantedOutput], shape: Sequence[int], *, spec: Spec) -> int:
+    """How many bytes an answer has behind its JSON, at least: how long labels are, only `write`
+    knows.
+
+    Args:
+        outputs: that are wanted.
+        shape: of the samples.
+        spec: of the model.
+    """
+    sizes = {
+        one.name: math.prod(_filled(one, shape)) * np.dtype(one.dtype).itemsize
+        for one in spec.outputs
+    }
+    return sum(
+        shape[0] * one.classification * _LENGTH if one.classification else sizes[one.name]
+        for one in outputs
+        if one.binary
+    )
+
+
 def _samples(
     given: dict[str, Any], raw: memoryview, shape: tuple[int, ...], dtype: str, where: str
 ) -> NDArray[Any]:
@@ -378,7 +403,7 @@ def _written(wanted: WantedOutput, answers: NDArray[Any], spec: Spec) -> tuple[s
     if wanted.binary:
         if labels:
             coded = [one.encode("utf-8", "backslashreplace") for one in labels]
-            content = b"".join(len(one).to_bytes(4, "little") + one for one in coded)
+            content = b"".join(len(one).to_bytes(_LENGTH, "little") + one for one in coded)
         else:
             content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
         return f'{{{head},"parameters":{{"binary_data_size":{len(content)}}}}}', content
