@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -187,23 +187,52 @@ def test_a_second_run_in_the_folder_is_refused(
     assert f"{out} is in use by process {process.pid}" in second.stderr
 
 
+ALONE = """
+import os, signal, threading, time
+import pytest
+from neocog.engine.stopping import Signals, Stopped
+# However these tests were started: as by nohup, or in the background of a shell.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+
+def alone(code: str) -> None:
+    """In a program of its own: a signal that is not heeded ends that one, not all tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
 def test_before_and_after_training_a_signal_ends_the_program_where_it_stands() -> None:
-    with Signals(), pytest.raises(Stopped) as caught:
-        os.kill(os.getpid(), signal.SIGINT)
-    assert caught.value.code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    alone(
+        """
+        with Signals(), pytest.raises(Stopped) as caught:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert caught.value.code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        """
+    )
 
 
 def test_while_training_it_waits_for_the_next_check() -> None:
-    with Signals() as signals:
-        with signals.patient():
-            signals.check()
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-            with pytest.raises(Stopped, match="SIGTERM"):
+    alone(
+        """
+        with Signals() as signals:
+            with signals.patient():
                 signals.check()
-        with pytest.raises(KeyboardInterrupt):  # the second kind of signal does not wait
-            os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.01)
+                with pytest.raises(Stopped, match="SIGTERM"):
+                    signals.check()
+            with pytest.raises(KeyboardInterrupt):  # the second kind of signal does not wait
+                os.kill(os.getpid(), signal.SIGINT)
+        """
+    )
 
 
 def test_a_step_that_takes_too_long_is_given_up() -> None:
@@ -230,21 +259,42 @@ def test_a_step_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_second_kind_of_signal_is_heeded_by_its_own_rules() -> None:
-    with Signals() as signals, signals.patient():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped, match="SIGTERM") as caught:
-            signals.check()
-        assert caught.value.code == 143
+    alone(
+        """
+        with Signals() as signals, signals.patient():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Stopped, match="SIGTERM") as caught:
+                signals.check()
+            assert caught.value.code == 143
+        """
+    )
 
 
 def test_a_broken_connection_is_a_wish_to_stop() -> None:
-    with Signals() as signals, signals.patient():
-        os.kill(os.getpid(), signal.SIGHUP)
-        with pytest.raises(Stopped, match="SIGHUP"):
+    alone(
+        """
+        with Signals() as signals, signals.patient():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(Stopped, match="SIGHUP"):
+                signals.check()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        assert "neocog-signals" not in [thread.name for thread in threading.enumerate()]
+        """
+    )
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As by nohup."""
+    alone(
+        """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Signals() as signals, signals.patient():
+            os.kill(os.getpid(), signal.SIGHUP)
             signals.check()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-    assert "neocog-signals" not in [thread.name for thread in threading.enumerate()]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        """
+    )
 
 
 def test_a_signal_in_the_last_save_is_heeded(tmp_path: Path) -> None:
@@ -253,7 +303,7 @@ def test_a_signal_in_the_last_save_is_heeded(tmp_path: Path) -> None:
 
     def late(event: Event, _: Control) -> None:
         if event.kind == "end":
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     data = dataset.load(from_dict(Recipe, {"data": {"source": "digits"}}).data)
     recipe = recipes.resolve(from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 1}}), data)
