@@ -26,7 +26,7 @@ from neocog.runtime.fastest import candidates, fastest
 from neocog.runtime.onnx_engine import OnnxEngine
 from neocog.runtime.opened import Source, exported_in, open_engine
 from neocog.runtime.openvino_engine import OpenVinoEngine
-from neocog.runtime.torch_engine import TorchEngine
+from neocog.runtime.torch_engine import AT_ONCE, TorchEngine
 from neocog.verbs.choice import Choice
 from served import small_bundle
 
@@ -171,11 +171,15 @@ def test_an_engine_says_what_it_is(hand_made: dict[str, Engine], data: bytes) ->
 
 
 def test_a_run_answers_the_same_in_every_library(run: tuple[Path, Bundle]) -> None:
-    folder, _ = run
-    samples = _pictures(16, 3, 17, 23)
+    folder, bundle = run
+    samples = _pictures(2 * AT_ONCE + 5, 3, 17, 23)
     plain = open_engine(folder, device="cpu", threads=1)
     assert plain.kind == "torch"
-    expected = plain(samples)
+    expected = plain(samples)  # in parts
+    with torch.inference_mode():
+        whole = bundle.predictor(device="cpu")(torch.from_numpy(samples)).numpy()
+    np.testing.assert_allclose(expected, whole, rtol=0, atol=1e-6)
+    assert plain(samples[:0]).shape == (0, len(bundle.classes))
     assert np.ptp(expected, axis=0).max() > 0.01  # the pictures are told apart
     files = {
         (folder, "onnxruntime"): "onnxruntime",

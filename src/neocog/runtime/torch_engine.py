@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from neocog.described import Described
     from neocog.runtime.engine import Kind
 
-__all__ = ["TorchEngine"]
+__all__ = ["AT_ONCE", "TorchEngine"]
+
+AT_ONCE = 16
+"""Samples that a processor computes together. More take no less time each (`resnet18` at 32×32 on 2
+cores: 3.2 ms with 16, 3.2 to 6.4 with 64), and their maps more memory: a server that is asked for
+1 to 64 holds a third less."""
 
 
 class TorchEngine:
@@ -56,7 +61,9 @@ class TorchEngine:
         """See `Engine`."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
+        given = torch.from_numpy(samples)
+        parts = torch.split(given, AT_ONCE) if self.device.type == "cpu" else (given,)
         with torch.inference_mode():
-            found = self.predictor(torch.from_numpy(samples).to(self.device))
-        answers: NDArray[Any] = found.cpu().numpy()
+            found = [self.predictor(part.to(self.device)) for part in parts]
+        answers: NDArray[Any] = (found[0] if len(found) == 1 else torch.cat(found)).cpu().numpy()
         return answers

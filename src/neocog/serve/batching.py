@@ -8,11 +8,7 @@ computes in one thread, which leaves the event loop free as far as the engine le
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,10 +29,8 @@ if TYPE_CHECKING:
     Found = list[NDArray[Any] | Exception]
     """What becomes of each request of a batch."""
 
-__all__ = ["Batcher", "Observe", "ending", "give_way"]
+__all__ = ["Batcher", "Observe", "ending"]
 
-GIVEN_WAY = 5
-"""Niceness of the thread in which a network computes."""
 AGAIN = 1
 """Seconds after which somebody who found the queue full may try again."""
 
@@ -58,14 +52,6 @@ class _Waiting:
     came: float
     deadline: float
     answer: asyncio.Future[NDArray[Any]]
-
-
-def give_way() -> None:
-    """Let the system prefer other threads to this one, and to those that it starts: where the
-    network has all cores, whoever asks whether the server lives must not wait for it."""
-    if sys.platform == "linux":  # elsewhere a process has one priority
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GIVEN_WAY)
 
 
 class Batcher:
@@ -93,9 +79,7 @@ class Batcher:
         self._limits = limits
         self._observe = observe
         self._columns = columns
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="neocog-engine", initializer=give_way
-        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="neocog-engine")
         self._queue: dict[_Waiting, None] = {}  # in order of arrival; anyone may leave it
         self._call: asyncio.Future[tuple[Found, float]] | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -10,12 +10,11 @@ import ipaddress
 import json
 import logging
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from neocog.errors import ConfigError
-from neocog.host import cores
+from neocog.host import cores, memory_kept
 from neocog.serve.bounds import limits_of
 from neocog.text import printable
 
@@ -87,7 +86,6 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
             f"serving needs {', '.join(missing)}, which is not installed",
             'pip install "neocog[serve]"',
         )
-    from neocog.serve.batching import give_way
     from neocog.serve.http import bound
     from neocog.serve.served import named
 
@@ -97,11 +95,10 @@ def serve(wishes: Wishes, *, as_json: bool) -> None:
     with contextlib.closing(bound(wishes.host, wishes.port)) as held, _logged(wishes.log):
         engines, words = {}, {}
         for name, path in names.items():
-            # Threads that a library starts with its model are as patient as the one that opens it.
-            with ThreadPoolExecutor(1, initializer=give_way) as aside:
-                engines[name], words[name] = aside.submit(_opened, path, wishes, limits).result()
+            engines[name], words[name] = _opened(path, wishes, limits)
             _say(f"{name}: {engines[name].described.task.name}, {words[name]}")
-        asyncio.run(_served(engines, words, limits, held, wishes, as_json))
+        with memory_kept():
+            asyncio.run(_served(engines, words, limits, held, wishes, as_json))
 
 
 def _opened(path: str, wishes: Wishes, limits: Limits) -> tuple[Engine, str]:
