@@ -176,9 +176,10 @@ def table() -> int:
     """Print it; how many networks fail."""
     rows = read()
     print(
-        "| network | input | file, MB | samples | largest | mean | labels that differ | planted |"
+        "| network | input | file, MB | samples | largest | mean | labels that differ | beyond "
+        "| planted |"
     )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, one in sorted(rows.items()):
         print(
             f"| {name} | {one['side']}×{one['side']} | {one['bytes'] / 1e6:.1f} | {one['n']:,} | "

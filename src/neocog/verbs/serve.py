@@ -215,7 +215,7 @@ async def _served(
 def _keep() -> None:
     """Let the garbage collector leave alone what is there, which lives as long as the server.
 
-    A library for networks brings some half a million objects. To look through all of them takes a
+    A library for networks brings some two hundred thousand objects. To look through all takes a
     tenth of a second, in which nobody is answered, and would be done every few thousand requests.
     """
     gc.collect()
