@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from neocog.described import Described
     from neocog.runtime.engine import Kind
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 SHAPES = ((1, 2, 2), (1, 3, 2), (2, 5))
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 __all__ = ["trap"]
 
 PATIENCE = 1.5

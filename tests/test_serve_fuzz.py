@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import gc
 import json
 import random
 import time
@@ -20,22 +19,14 @@ from neocog.serve.protocol import DATATYPES, InferRequest, Spec, model_metadata,
 from small_specs import LIMITS, MASKS, PICTURES, SIGNALS, VOLUMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 COUNT = 500
 """Mutations of each model's requests."""
 SECONDS = 1.0
 """That one request may take, on a busy machine."""
-
-
-@pytest.fixture(autouse=True)
-def _others_objects_stay_out() -> Iterator[None]:
-    """As in the server: the garbage collector does not look through what other tests left, which
-    takes it a second, while the time of a request is taken."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def taken(spec: Spec) -> Taken:

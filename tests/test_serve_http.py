@@ -20,6 +20,8 @@ from served import small_bundle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 SHORT = Limits(header_seconds=0.4, body_seconds=0.4, body=20_000, header=2_000, connections=6)
 INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
 

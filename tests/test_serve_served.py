@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from neocog.runtime.engine import Engine
     from neocog.serve.served import Served
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 PIXELS = TaskSpec(name="segment", args={"classes": list(CLASSES)})
 
 

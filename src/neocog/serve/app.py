@@ -321,7 +321,8 @@ class App:
         )
         (_, kind), *others = headers
         if kind != JSON and len(answer) > self.limits.binary:
-            raise RequestError(400, f"the answer is larger than {self.limits.binary:,} bytes")
+            most = self.limits.binary  # of long labels: all else was refused before
+            raise RequestError(400, f"expected an answer of at most {most} bytes")
         return Reply(200, answer, kind, tuple(others))
 
     async def _predict(self, incoming: Incoming, values: Mapping[str, str]) -> Reply:
