@@ -321,7 +321,7 @@ class App:
         )
         (_, kind), *others = headers
         if kind != JSON and len(answer) > self.limits.binary:
-            most = self.limits.binary  # of long labels: all else was refused before
+            most = self.limits.binary  # with the JSON and its labels; numbers were counted before
             raise RequestError(400, f"expected an answer of at most {most} bytes")
         return Reply(200, answer, kind, tuple(others))
 
