@@ -6,6 +6,7 @@ Nothing is committed for the time that has passed.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -23,6 +24,8 @@ def told(_: object) -> None:
 
 
 if __name__ == "__main__":
+    # A shell lets its jobs in the background ignore what a terminal sends; neocog leaves it at that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     answering.eval_batch = lambda _: 16  # type: ignore[assignment]
     CsvTable.seconds = float("inf")
     Choice.open = lambda *_: Pretended(together=True, each=told)  # type: ignore[method-assign]
