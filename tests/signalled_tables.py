@@ -24,7 +24,7 @@ def told(_: object) -> None:
 
 
 if __name__ == "__main__":
-    # A shell lets its jobs in the background ignore what a terminal sends; neocog leaves it at that.
+    # A shell lets its jobs in the background ignore SIGINT, and neocog leaves it at that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     answering.eval_batch = lambda _: 16  # type: ignore[assignment]
     CsvTable.seconds = float("inf")

@@ -41,7 +41,7 @@ TRAIN = [
 # A hook on validation, so that a signal can be made to arrive in the middle of one.
 SLOW = """
 import signal, sys, time
-# A shell lets its jobs in the background ignore what a terminal sends; neocog leaves it at that.
+# A shell lets its jobs in the background ignore SIGINT, and neocog leaves it at that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import neocog.engine.evaluate as e
 import neocog.engine.stopping as s

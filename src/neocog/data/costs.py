@@ -12,7 +12,11 @@ from neocog.data.files import Limits, Remark, Undecodable, skip
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_budget", "check_header"]
+__all__ = ["check_budget", "check_header", "is_cheap"]
+
+_AT_MOST = 32
+"""Bytes a pixel that a baseline JPEG may take on its way, decoded and scaled: twice of what
+`check_budget` reckons at worst."""
 
 
 def check_header(image: Image.Image, data: bytes, kind: str, name: str, limits: Limits) -> None:
@@ -42,6 +46,20 @@ def check_header(image: Image.Image, data: bytes, kind: str, name: str, limits: 
     if deep and (not limits.deep or image.mode == "F"):
         reason = "expected 8 bits a channel, found more"
         raise Undecodable(name, Remark(form, "16-bit", reason, "refuse"))
+
+
+def is_cheap(stored: tuple[int, int], target: tuple[int, int], length: int, limits: Limits) -> bool:
+    """Whether a baseline JPEG is so far below the limits that nothing need be reckoned.
+
+    Args:
+        stored: its height and width.
+        target: what it will be scaled to.
+        length: of the file, in bytes.
+        limits: what it may cost.
+    """
+    area = stored[0] * stored[1]
+    most = max(area, target[0] * target[1], target[1] * (stored[0] + target[0]))
+    return area <= limits.pixels and 2 * length + _AT_MOST * most <= limits.decoded_bytes
 
 
 def check_budget(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from neocog.data.decode import Picture
 
-__all__ = ["TURNS", "broken_exif", "opened", "orientation", "sniff", "upright"]
+__all__ = ["TURNS", "broken_exif", "opened", "orientation", "plain", "sniff", "upright"]
 
 _PLUGINS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin),
@@ -127,6 +127,21 @@ def _open(data: bytes, kind: str) -> Image.Image:
     if kind == "JPEG":
         return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
     return Image.open(io.BytesIO(data), formats=(kind,))
+
+
+def plain(data: bytes, size: tuple[int, int], channels: int) -> Image.Image | None:
+    """A baseline JPEG without metadata that matter, decoded; None where the decoder complains.
+
+    Args:
+        data: the whole file.
+        size: height and width, as its header says.
+        channels: 1 or 3.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        return Image.frombytes(mode, (size[1], size[0]), data, "jpeg", mode, "")
+    except _DECODER_ERRORS:
+        return None
 
 
 def broken_exif(form: str) -> Remark:
