@@ -242,8 +242,21 @@ class ScheduleRecipe:
     """step: epochs between two drops."""
     gamma: float = 0.1
     """step: factor of each drop."""
+    grow: float = 1.0
+    """Side of the training pictures at the beginning, as a share of the whole, at least 16 pixels:
+    steps on pictures of half the side cost a quarter. They grow in four steps (progressive
+    resizing, arXiv 2104.00298); 1 shows them whole from the start."""
+    grown: float = 0.75
+    """Share of the training after which they are whole."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.grow <= 1:
+            raise ConfigError(f"schedule.grow lies in (0, 1], got {self.grow}")
+        if not 0 <= self.grown < 1:
+            raise ConfigError(
+                f"schedule.grown lies in [0, 1), got {self.grown}",
+                "a network must end on pictures of the size that it will see",
+            )
         for name in ("warmup", "rise", "start", "end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"schedule.{name} lies in [0, 1], got {getattr(self, name)}")

@@ -80,8 +80,10 @@ def obstacle(job: Job) -> str:
     """Why what is frozen has to be computed again for every picture; empty: it need not be."""
     if job.ends is not None:
         return "the run has a time to keep, not epochs"
-    changed = [name for name in _CHANGES if getattr(job.recipe.augment, name)]
-    return f"they are changed by augment.{changed[0]}" if changed else ""
+    changed = [f"augment.{name}" for name in _CHANGES if getattr(job.recipe.augment, name)]
+    if job.recipe.schedule.grow < 1:
+        changed.append("schedule.grow")
+    return f"they are changed by {changed[0]}" if changed else ""
 
 
 def _layer(job: Job) -> str:

@@ -32,6 +32,7 @@ from neocog.engine.control import (
     check,
 )
 from neocog.engine.evaluate import evaluate, together
+from neocog.engine.growth import Growth
 from neocog.engine.heads import Heads
 from neocog.engine.job import Outcome, length, set_learning
 from neocog.engine.ledger import Ledger, at_once
@@ -201,6 +202,7 @@ class _Run:
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
         self.heads = Heads(job.network, compiled=job.choice.compile)
         self.still = job.still_parts()
+        self.growth = Growth(job.recipe.schedule, job.input.size)
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -373,9 +375,14 @@ class _Run:
         if self.size.total is not None:
             factor = schedule.factor(recipe, live.step, self.size.total, self.size.steps)
         else:
-            share = self.budget.share() if self.budget else 0.0
-            factor = schedule.timed(recipe, share, live.step // self.size.steps)
+            factor = schedule.timed(recipe, self._share(), live.step // self.size.steps)
         return schedule.lowered(self.peak * factor, live.scale, live.floor)
+
+    def _share(self) -> float:
+        """The share of the steps that are done; of a run whose time is given, as the time says."""
+        if self.size.total is not None:
+            return self.live.step / self.size.total
+        return self.growth.share(self.budget.share()) if self.budget else 0.0
 
     def _pass(self, epoch: int) -> None:
         """One pass over the training part, or what is left of it."""
@@ -431,6 +438,7 @@ class _Run:
         live.optimizers.set_lr(self._rate())
         _seed(job.device, chance.key(job.recipe.seed, "step", live.step))
         set_learning(job.network, self.still)
+        share = self._share()
         try:
             stepped = train_step(
                 self.heads,
@@ -441,6 +449,7 @@ class _Run:
                 optimizers=live.optimizers,
                 scaler=live.scaler,
                 check=at_once(job.device),
+                size=self.growth.size(share),
             )
         except NonFiniteLossError as error:
             raise self._named(error, live.step + 1) from None
@@ -458,7 +467,8 @@ class _Run:
             self.losses.append(loss)
             if self.budget:
                 now, before = time.monotonic(), self.settled
-                self.budget.stepped(now - before)
+                # As if its pictures had been whole: those of the last steps are.
+                self.budget.stepped((now - before) / self.growth.area(self._share()))
                 self.settled = now
             self._tell(entry.step, "step", {"loss": loss, "lr": entry.lr})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from neocog.engine import optim
+from neocog.engine.growth import shrunk
 from neocog.errors import NonFiniteLossError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train_step(
     optimizers: optim.Optimizers,
     scaler: torch.amp.GradScaler,
     check: bool = True,
+    size: tuple[int, ...] | None = None,
 ) -> Stepped:
     """One optimiser step over one or more batches.
 
@@ -68,6 +70,7 @@ def train_step(
         scaler: of the loss, for fp16.
         check: read the loss, and raise before any weight moves where it is not finite. Without,
             nothing waits for the device, and whoever reads the loss must look.
+        size: what the pictures are scaled down to; None: as they are.
 
     Raises:
         NonFiniteLossError: with the ids of the samples.
@@ -83,6 +86,8 @@ def train_step(
     samples: list[Samples] = []
     for one in batches:
         images = normalize(one.images)
+        if size is not None:
+            images = shrunk(images, size)
         if job.choice.layout == "channels_last":
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):

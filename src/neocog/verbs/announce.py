@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neocog.engine.growth import Growth
 from neocog.engine.job import length
 from neocog.geometry import noun, size_text
 from neocog.verbs.transfer import told
@@ -18,7 +19,7 @@ __all__ = ["announce"]
 
 
 def announce(prepared: Prepared, console: Console) -> None:
-    """What will be trained on what, in three lines."""
+    """What will be trained on what, in a few lines."""
     job = prepared.job
     data, recipe = job.data, job.recipe
     count = data.counts["all"]
@@ -40,6 +41,13 @@ def announce(prepared: Prepared, console: Console) -> None:
         f"{recipe.schedule.name} · {_how_long(recipe)}, steps in each epoch: {size.steps}, "
         f"{noun(data.size)}s in each: {size.batch} · {job.device}, {job.choice.precision}"
     )
+    *growing, (_, whole) = Growth(recipe.schedule, job.input.size).stages
+    if growing:
+        sizes = dict.fromkeys(size_text(one) for _, one in growing)
+        console.say(
+            f"training pictures grow: {', '.join(sizes)}; {size_text(whole)} for the last "
+            f"{1 - growing[-1][0]:.0%} and for all scores"
+        )
 
 
 def _how_long(recipe: Recipe) -> str:

@@ -15,6 +15,7 @@ from neocog import ladder, recipes, tasks, usual
 from neocog.data import dataset
 from neocog.engine import tuner
 from neocog.engine.budget import LOOKS
+from neocog.engine.growth import Growth
 from neocog.errors import ConfigError
 from neocog.geometry import size_text
 from neocog.models import catalog
@@ -153,6 +154,7 @@ def _measure(
         return None
     # Convolutions cost by the pixel; the small maps at the end, which do not, cost little.
     step, look = area * step, area * plain * LOOK
+    step *= Growth(resolved.schedule, size).work(1.0)
     held = sum(len(ids) for part, ids in data.splits.items() if part != "train")
     seconds = before - look * LOOKS[job.input.views] * held
     return _Candidate(rung=rung, recipe=recipe, data=data, pictures=max(0.0, seconds / step))

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from neocog.measures import is_share
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import TextIO
 
@@ -71,12 +72,18 @@ class Expected:
     """Steps done when this process began."""
     ends: float = 0.0
     """Without epochs: when all is over, by `time.monotonic`."""
+    work: Callable[[float], float] = float
+    """Share of the steps → what they cost, in any unit."""
 
     def left(self, done: int, spent: float) -> float:
         """Seconds left, after so many steps in so many seconds."""
         if not self.epochs:
             return max(0.0, self.ends - time.monotonic())
-        return spent / max(1, done) * (self.steps * self.epochs - self.first - done)
+        total = self.steps * self.epochs
+        begun, now, all_ = (
+            self.work(step / total) for step in (self.first, self.first + max(1, done), total)
+        )
+        return spent / (now - begun) * (all_ - now)
 
 
 class _Stream:

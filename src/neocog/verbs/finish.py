@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from neocog.bundle import Bundle
 from neocog.engine import callbacks as engine_callbacks
 from neocog.engine import features, loop
+from neocog.engine.growth import Growth
 from neocog.engine.job import length
 from neocog.errors import RunError
 from neocog.files import read_json, write_json
@@ -73,6 +74,7 @@ def finish(
             epochs=recipe.engine.epochs or 0,
             first=found.state.step if found else 0,
             ends=job.ends or 0.0,
+            work=Growth(recipe.schedule, job.input.size).work,
         )
     )
     built_in = engine_callbacks.from_recipe(recipe, folder)

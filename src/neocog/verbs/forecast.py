@@ -12,6 +12,7 @@ import torch
 from neocog.analysis.trace import TraceError
 from neocog.data.batches import fetch
 from neocog.engine.evaluate import widest
+from neocog.engine.growth import Growth
 from neocog.engine.job import length
 from neocog.host import memory_held
 from neocog.planning import How
@@ -40,7 +41,7 @@ takes some seconds; a shorter one is told only where it was measured before."""
 class Forecast:
     """What a training will take, and then what it took."""
 
-    def __init__(self, found: Costs | None, batches: int) -> None:
+    def __init__(self, found: Costs | None, batches: float) -> None:
         self._costs = found
         self._batches = batches
         self._held: list[int] = []
@@ -73,7 +74,7 @@ class Forecast:
             "epoch_seconds": dataclasses.asdict(epoch) if epoch else None,
             "measured": {
                 "peak_bytes": self._held[0] if self._held else None,
-                "epoch_seconds": statistics.median(spent) if spent else None,
+                "epoch_seconds": statistics.fmean(spent) if spent else None,
             },
         }
 
@@ -124,7 +125,9 @@ def forecast(job: Job) -> Forecast:
         optimizer=recipe.optim.name,
     )
     sample = (job.input.channels, *job.input.size)
-    batches = size.steps * recipe.engine.accumulate
+    # On average over the training, of whose pictures the first may be small.
+    growth = Growth(recipe.schedule, job.input.size)
+    batches = size.steps * recipe.engine.accumulate * growth.work(1.0)
     settings: Any = {"rule": recipe.optim, "largest": False}
     if job.data.whole:  # with an answer for each pixel the loss is no trifle
         settings["loss"] = _loss(job, size.batch)

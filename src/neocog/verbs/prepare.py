@@ -22,6 +22,7 @@ from neocog.data.augment import Augment
 from neocog.data.batches import batches_per_epoch
 from neocog.engine import features, tuner
 from neocog.engine.evaluate import evaluating
+from neocog.engine.growth import Growth
 from neocog.engine.heads import Heads
 from neocog.engine.job import Choice, Job, set_learning
 from neocog.errors import ConfigError
@@ -131,6 +132,7 @@ def prepare(
     if spec.whole:  # it learns from crops of one size, and answers for pictures of any
         odd = (spec.size[0] + 3, spec.size[1] + 5)
         _probe(network, dataclasses.replace(spec, size=odd), task, device)
+    _probe_small(network, spec, task, device, recipe)
     job = Job(
         network=network,
         task=task,
@@ -215,6 +217,35 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
             f"{wanted}",
             _ending(found.dim(), task, spec),
         )
+
+
+def _probe_small(
+    network: nn.Module, spec: InputSpec, task: Task, device: torch.device, recipe: Recipe
+) -> None:
+    """The smallest pictures of a training whose pictures grow.
+
+    Raises:
+        ConfigError: the network does not take them, or nothing of this kind can grow.
+    """
+    if recipe.schedule.grow == 1:
+        return
+    off = "leave it out, or --set schedule.grow=1"
+    if len(spec.size) != 2 or spec.whole:
+        kind = "pictures with masks" if spec.whole else f"{noun(spec.size)}s"
+        raise ConfigError(
+            f"schedule.grow={recipe.schedule.grow} is for pictures with one answer each, and these "
+            f"are {kind}",
+            off,
+        )
+    _, least = Growth(recipe.schedule, spec.size).stages[0]
+    try:
+        _probe(network, dataclasses.replace(spec, size=least), task, device)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the network takes pictures of {size_text(spec.size)}, but not those of "
+            f"{size_text(least)} with which schedule.grow={recipe.schedule.grow} begins",
+            off,
+        ) from error
 
 
 def _ending(axes: int, task: Task, spec: InputSpec) -> str:
