@@ -243,10 +243,10 @@ class ScheduleRecipe:
     gamma: float = 0.1
     """step: factor of each drop."""
     grow: float = 1.0
-    """Side of the training pictures at the beginning, as a share of the whole, at least 16 pixels:
-    steps on pictures of half the side cost a quarter. They grow in four steps (progressive
-    resizing, arXiv 2104.00298); 1 shows them whole from the start."""
-    grown: float = 0.75
+    """Side of the training pictures at the beginning, as a share of the whole, at least 16 pixels
+    and what the network takes: steps on pictures of half the side cost a quarter. They grow in
+    two steps (progressive resizing, arXiv 2104.00298); 1 shows them whole from the start."""
+    grown: float = 0.6
     """Share of the training after which they are whole."""
 
     def __post_init__(self) -> None:

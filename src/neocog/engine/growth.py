@@ -7,6 +7,7 @@ is a function of the share of the training that is done, like the rate; there is
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Growth", "shrunk"]
 
-STAGES = 4
+STAGES = 2
 """Sizes before the whole one: for each, a compiler or a library's search for kernels takes time."""
 LEAST = 16
 """Pixels a side below which nothing shrinks: networks halve their maps some times."""
@@ -41,19 +42,11 @@ class Growth:
 
         >>> from neocog.config import ScheduleRecipe
         >>> Growth(ScheduleRecipe(grow=0.5, grown=0.6), (32, 48)).stages[:2]
-        ((0.15, (16, 24)), (0.3, (20, 30)))
+        ((0.3, (16, 24)), (0.6, (24, 36)))
         >>> Growth(ScheduleRecipe(), (32, 32)).stages
         ((1.0, (32, 32)),)
         """
-        grow, grown = self.recipe.grow, self.recipe.grown
-        count = STAGES if grow < 1 and grown else 0
-        shares = [grow + (1 - grow) * stage / STAGES for stage in range(count)]
-        ends = [grown * ((stage + 1) / STAGES) for stage in range(count)]
-        sizes = [
-            tuple(max(min(side, LEAST), round(share * side)) for side in self.whole)
-            for share in shares
-        ]
-        return (*zip(ends, sizes, strict=True), (1.0, self.whole))
+        return _stages(self.recipe.grow, self.recipe.grown, self.whole)
 
     def size(self, share: float) -> tuple[int, ...]:
         """Of the pictures of a step before which this share of the training was done."""
@@ -64,13 +57,12 @@ class Growth:
         return math.prod(self.size(share)) / math.prod(self.whole)
 
     def work(self, share: float) -> float:
-        """What the first steps cost, up to this share of them, if a step on whole pictures costs 1
-        and there were one such training of them: 1 at 1 where nothing grows.
+        """What the steps up to this share of them cost, in units of a training on whole pictures.
 
         >>> from neocog.config import ScheduleRecipe
         >>> growth = Growth(ScheduleRecipe(grow=0.5, grown=0.5), (32, 32))
-        >>> [round(growth.work(share), 3) for share in (0.0, 0.125, 0.5, 1.0)]
-        [0.0, 0.031, 0.246, 0.746]
+        >>> [round(growth.work(share), 3) for share in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.062, 0.203, 0.703]
         """
         done, begin = 0.0, 0.0
         for end, size in self.stages:
@@ -95,6 +87,20 @@ class Growth:
             left -= (end - begin) * area
             begin = end
         return 1.0
+
+
+@functools.lru_cache(maxsize=64)
+def _stages(
+    grow: float, grown: float, whole: tuple[int, ...]
+) -> tuple[tuple[float, tuple[int, ...]], ...]:
+    """`Growth.stages`; cached, because each step asks for it."""
+    smaller = []
+    for stage in range(STAGES if grown else 0):
+        share = grow + (1 - grow) * stage / STAGES
+        size = tuple(max(min(side, LEAST), round(share * side)) for side in whole)
+        if size != whole:
+            smaller.append((grown * ((stage + 1) / STAGES), size))
+    return (*smaller, (1.0, whole))
 
 
 def shrunk(images: Tensor, size: tuple[int, ...]) -> Tensor:

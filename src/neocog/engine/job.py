@@ -117,11 +117,13 @@ def set_learning(network: nn.Module, still: Sequence[nn.Module]) -> None:
 
     Args:
         network: trained in place.
-        still: of `Job.still_parts`, looked up once: small networks step in some milliseconds.
+        still: of `Job.still_parts`.
     """
-    network.train()
-    for part in still:
-        part.eval()
+    # Looking is cheaper than setting: a small network takes a step in some milliseconds.
+    if still or not all(part.training for part in network.modules()):
+        network.train()
+        for part in still:
+            part.eval()
 
 
 def plain(recipe: EngineRecipe, device: torch.device) -> Choice:

@@ -22,7 +22,7 @@ from neocog.data.augment import Augment
 from neocog.data.batches import batches_per_epoch
 from neocog.engine import features, tuner
 from neocog.engine.evaluate import evaluating
-from neocog.engine.growth import Growth
+from neocog.engine.growth import STAGES, Growth
 from neocog.engine.heads import Heads
 from neocog.engine.job import Choice, Job, set_learning
 from neocog.errors import ConfigError
@@ -30,6 +30,7 @@ from neocog.geometry import LAYOUTS, noun, size_text
 from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import ModelSpec
+from neocog.usual import usual
 from neocog.verbs.transfer import begin
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def prepare(
     if spec.whole:  # it learns from crops of one size, and answers for pictures of any
         odd = (spec.size[0] + 3, spec.size[1] + 5)
         _probe(network, dataclasses.replace(spec, size=odd), task, device)
-    _probe_small(network, spec, task, device, recipe)
+    recipe = _growing(network, spec, task, device, recipe)
     job = Job(
         network=network,
         task=task,
@@ -219,33 +220,43 @@ def _probe(network: nn.Module, spec: InputSpec, task: Task, device: torch.device
         )
 
 
-def _probe_small(
+def _growing(
     network: nn.Module, spec: InputSpec, task: Task, device: torch.device, recipe: Recipe
-) -> None:
-    """The smallest pictures of a training whose pictures grow.
+) -> Recipe:
+    """The recipe, with pictures that grow from the smallest size of its stages that the network
+    takes: one that halves its maps many times may want more than 16 pixels.
 
     Raises:
-        ConfigError: the network does not take them, or nothing of this kind can grow.
+        ConfigError: it takes no smaller pictures, and growing is not just what is usual for it; or
+            nothing of this kind can grow.
     """
-    if recipe.schedule.grow == 1:
-        return
+    grow = recipe.schedule.grow
+    *smaller, _ = Growth(recipe.schedule, spec.size).stages
+    if grow == 1 or not smaller:
+        return recipe
     off = "leave it out, or --set schedule.grow=1"
     if len(spec.size) != 2 or spec.whole:
         kind = "pictures with masks" if spec.whole else f"{noun(spec.size)}s"
         raise ConfigError(
-            f"schedule.grow={recipe.schedule.grow} is for pictures with one answer each, and these "
-            f"are {kind}",
-            off,
+            f"schedule.grow={grow} is for pictures with one answer each, and these are {kind}", off
         )
-    _, least = Growth(recipe.schedule, spec.size).stages[0]
-    try:
-        _probe(network, dataclasses.replace(spec, size=least), task, device)
-    except ConfigError as error:
+    found, reason = 1.0, None
+    for stage, (_, size) in enumerate(smaller):
+        try:
+            _probe(network, dataclasses.replace(spec, size=size), task, device)
+        except ConfigError as error:
+            reason = error
+        else:
+            found = grow + (1 - grow) * stage / STAGES
+            break
+    if found == 1 and grow != usual(recipe.model).get("schedule", {}).get("grow"):
         raise ConfigError(
-            f"the network takes pictures of {size_text(spec.size)}, but not those of "
-            f"{size_text(least)} with which schedule.grow={recipe.schedule.grow} begins",
+            f"the network takes pictures of {size_text(spec.size)}, but none of "
+            f"{size_text(smaller[0][1])} to {size_text(smaller[-1][1])}, as which "
+            f"schedule.grow={grow} begins",
             off,
-        ) from error
+        ) from reason
+    return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, grow=found))
 
 
 def _ending(axes: int, task: Task, spec: InputSpec) -> str:
