@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from neocog.host import SPIN
-
 __all__ = [
     "BARE",
     "CLASSES",
@@ -171,9 +169,6 @@ class Side:
 
 BARE = "sides.bare"
 """Module of the sides that are ceilings."""
-PATIENT = {"GOMP_SPINCOUNT": SPIN}
-"""What `neocog train` sets before it imports torch; `neocog.fit` comes too late for that."""
-
 SIDES: dict[str, Side] = {
     "tutorial": Side(
         module="sides.tutorial",
@@ -183,7 +178,7 @@ SIDES: dict[str, Side] = {
         module="sides.ours",
         how="neocog.fit, all of it: augmentation, statistics, events, progress, checkpoints",
         # The bar is drawn, though into a file.
-        env={"FORCE_COLOR": "1", "TERM": "xterm"} | PATIENT,
+        env={"FORCE_COLOR": "1", "TERM": "xterm"},
     ),
     "bare": Side(
         module=BARE,
@@ -192,9 +187,8 @@ SIDES: dict[str, Side] = {
     ),
     "bare-kept": Side(
         module=BARE,
-        how="the same with freed memory kept and threads that sleep soon, as ours has it",
+        how="the same with freed memory kept, as ours has it",
         options={"kept": True},
-        env=PATIENT,
     ),
     "lightning": Side(
         module="sides.lightning_side",

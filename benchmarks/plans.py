@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neocog import host
+from neocog.waiting import wait_patiently
 
-host.wait_patiently()  # as the command line does, before torch is imported
+wait_patiently()  # as the command line does, before torch is imported
 
 import machine  # noqa: E402
 import pages  # noqa: E402

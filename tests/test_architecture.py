@@ -19,7 +19,7 @@ FLOORS = [
     {"errors"},
     {
         *("config", "records", "settings", "measures"),
-        *("chance", "files", "geometry", "host", "lock", "text"),
+        *("chance", "files", "geometry", "host", "lock", "text", "waiting"),
     },
     {
         *("layers", "kernels", "data", "analysis", "explain", "metrics", "machine", "html"),
@@ -43,6 +43,7 @@ STAIRS = {
         ("__main__", "cli"),
     },
     ("explain", "analysis"),  # explanations read the graph of what ran
+    ("waiting", "host"),  # threads wait by what the system says of others
 }
 STANDARD_ONLY = FLOORS[0] | FLOORS[1]
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -134,25 +134,6 @@ def test_a_program_knows_when_it_began() -> None:
     assert began + 0.65 <= float(found.stdout) <= ended
 
 
-@pytest.mark.parametrize(
-    ("given", "want"),
-    [
-        ({}, "1000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "active"}, None),
-    ],
-)
-def test_what_the_user_says_about_waiting_stays(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], want: str | None
-) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    host.wait_patiently()
-    assert os.environ.get("GOMP_SPINCOUNT") == want
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 def test_memory_is_kept_inside_and_given_back_outside() -> None:
     """Page faults of maps of 64 MB: a process of its own, where nothing else allocates.

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Watch", "born", "cores", "memory_held", "memory_kept", "wait_patiently"]
+__all__ = ["Watch", "born", "cores", "memory_held", "memory_kept"]
 
-SPIN = "1000"
-"""Turns that a thread of GNU OpenMP waits in a loop for the others before it sleeps. By default it
-is some milliseconds, and where another program holds a core the waiting threads hold the others: a
-small network on 2 cores, both also wanted by another program, learned from 117 to 570 pictures a
-second by default and from 1,100 like this. On a quiet machine the sleep costs networks whose steps
-take milliseconds up to a fifth, and others nothing."""
 _TRIM, _MMAP = -1, -3
 """`mallopt`: free memory at the top that goes back to the system; size from which a block is
 mapped by itself, and unmapped as soon as it is freed."""
@@ -47,15 +41,6 @@ def born() -> float:
     lived before it. What counts is the processor's time until this module was imported.
     """
     return _BORN
-
-
-def wait_patiently() -> None:
-    """Keep threads from burning time while they wait; call it before torch is imported.
-
-    What the user has set (`OMP_WAIT_POLICY`, `GOMP_SPINCOUNT`) stays.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
 
 
 class Watch:

@@ -17,7 +17,7 @@ from neocog.cli.looking import compare, explain, filter_, models, plan, weights
 from neocog.cli.shipping import export, serve
 from neocog.cli.training import evaluate, predict, resume, train
 from neocog.errors import ConfigError, NeocogError
-from neocog.host import wait_patiently
+from neocog.waiting import wait_patiently
 
 __all__ = ["cli", "main"]
 
@@ -42,7 +42,8 @@ for _verb in (*_TRAINING, data, *_LOOKING, *_SHIPPING):
 
 def main() -> None:
     """Run the command line; the only place that catches `NeocogError`."""
-    wait_patiently()
+    if sys.argv[1:2] not in (["train"], ["resume"]):  # which look for themselves how to wait
+        wait_patiently()
     try:
         cli.main(standalone_mode=False, prog_name="neocog")
     except click.exceptions.Exit as stop:

@@ -44,6 +44,7 @@ from neocog.errors import ConfigError, NonFiniteLossError
 from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
 from neocog.records import Event
+from neocog.waiting import attentive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,7 +152,11 @@ def _surroundings(job: Job) -> Iterator[None]:
     devices = [job.device] if job.device.type == "cuda" else []
     torch.set_num_threads(job.choice.threads)
     try:
-        with torch.random.fork_rng(devices=devices), memory_kept():
+        with (
+            torch.random.fork_rng(devices=devices),
+            memory_kept(),
+            attentive(job.choice.threads),
+        ):
             yield
     finally:
         torch.set_num_threads(threads)
