@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neocog import host
-from neocog.engine.budget import MARGIN, WRITE, Budget
+from neocog.engine.budget import AGAIN, MARGIN, WRITE, Budget
 
 
 class Clock:
@@ -59,7 +59,7 @@ def test_what_follows_training_still_fits(
     budget.saved(0.1)
     train(budget, clock, step, when * length, slower)
     assert clock.now > 1000 + when * length + 5 * step  # it did become slower
-    clock.now += slower * (2500 * look + 0.2 + WRITE)
+    clock.now += slower * (AGAIN * 2500 * look + 0.2 + WRITE)
     # The last step may be half too late.
     assert budget.ends - MARGIN * length - slower * step < clock.now
     assert clock.now <= budget.ends + slower * step / 2
@@ -74,6 +74,21 @@ def test_the_share_rises_to_the_end(step: float, slower: float) -> None:
     assert shares[0] == 0
     assert shares == sorted(shares)
     assert 1 - 2.5 * max(1.0, slower) * step / 100 < shares[-1] <= 1
+
+
+def test_a_moment_of_others_does_not_end_a_training() -> None:
+    """Two seconds at a quarter of the pace, long before the end; what follows takes 23 s."""
+    clock = Clock()
+    budget = Budget(clock() + 120, during=5000, after=30_000, clock=clock)
+    budget.looked(5000, 3.0)
+    steps = 0
+    while not budget.over():
+        took = 1.2 if 40 <= clock.now - 1000 < 42 else 0.3
+        clock.now += took
+        budget.stepped(took)
+        steps += 1
+    assert clock.now - 1000 == pytest.approx(120 - 21 * AGAIN - WRITE - 1.2, abs=0.5)
+    assert steps > 300
 
 
 def test_a_resumed_training_goes_on_where_it_was() -> None:

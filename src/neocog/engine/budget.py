@@ -25,11 +25,14 @@ LOOKS = {"one": 1, "mirror": 2, "shift": 3, "mirror+shift": 6}
 WRITE = 3.5
 """Seconds for the bundle, the report and the end of the program: on two cores 1.6 to 2.4 for what
 is written, the rest for what is around it."""
+AGAIN = 1.1
+"""What a look after training may take of one before: few were timed, and machines waver."""
 MARGIN = 0.01
 """Share of the time left that is kept back, for what nobody foresees: half a second in a minute."""
-RECENT = 5
-"""Steps whose median says how long a step takes now: it follows a machine that became slower after
-three of them, and one slow step alone does not move it."""
+RECENT, WHILE = 5, 0.01
+"""How long a step takes now is the median of so many stretches, each of this share of the whole
+time, or of one step that is longer. It follows a machine that became slower after three of them;
+what gets in the way for a moment does not move it: a training that ends too early cannot go on."""
 PAUSE = 0.01
 """Share of the time that lies between two validations, at least: a tiny set has a thousand passes a
 minute, and they are not a thousand news."""
@@ -63,6 +66,7 @@ class Budget:
         self._margin = MARGIN * max(0.0, ends - clock())
         self._paused = clock()
         self._recent: deque[float] = deque(maxlen=RECENT)
+        self._steps, self._spent = 0, 0.0
         self._at_look = 0.0
         self._look = 0.0
         self._save = 0.0
@@ -71,7 +75,11 @@ class Budget:
 
     def stepped(self, seconds: float) -> None:
         """A step took so long."""
-        self._recent.append(seconds)
+        self._steps, self._spent = self._steps + 1, self._spent + seconds
+        if self._spent < WHILE * self._whole:
+            return
+        self._recent.append(self._spent / self._steps)
+        self._steps, self._spent = 0, 0.0
         if len(self._recent) == RECENT and not self._at_look:
             self._at_look = self._step  # the first look was before the first step
 
@@ -88,7 +96,9 @@ class Budget:
     @property
     def _step(self) -> float:
         """Seconds of a step now; 0 before the first."""
-        return statistics.median(self._recent) if self._recent else 0.0
+        if self._recent:
+            return statistics.median(self._recent)
+        return self._spent / self._steps if self._steps else 0.0
 
     @property
     def _slower(self) -> float:
@@ -102,7 +112,7 @@ class Budget:
 
         Where steps have become slower since the last look at pictures, so has looking.
         """
-        looks = (self.during + self.after) * self._look
+        looks = AGAIN * (self.during + self.after) * self._look
         return self._margin + self._slower * (looks + 2 * self._save + WRITE)
 
     @property
