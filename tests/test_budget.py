@@ -91,6 +91,18 @@ def test_a_moment_of_others_does_not_end_a_training() -> None:
     assert steps > 300
 
 
+def test_steps_on_larger_pictures_are_no_slower_machine() -> None:
+    """Only those of one size say how fast the machine is."""
+    clock = Clock()
+    budget = Budget(clock() + 120, during=5000, after=30_000, clock=clock)
+    budget.looked(5000, 3.0)
+    while not budget.over():
+        side, took = (16, 0.1) if clock.now < 1040 else (32, 0.4)
+        clock.now += took
+        budget.stepped(took, (side, side))
+    assert clock.now - 1000 == pytest.approx(120 - 21 * AGAIN - WRITE - 1.2, abs=0.5)
+
+
 def test_a_resumed_training_goes_on_where_it_was() -> None:
     clock = Clock()
     budget = Budget(clock() + 50 + WRITE + 0.525, during=0, after=0, spent=50, clock=clock)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import integrate
+from torch import nn
 
 import neocog
 from neocog.config import Recipe, ScheduleRecipe
@@ -92,6 +94,8 @@ def test_what_is_left_counts_the_dearer_steps_to_come() -> None:
     left = sum(growth.area(done / 100) for done in range(30, 100))
     assert length.left(30, spent) == pytest.approx(left, rel=0.01)
     assert Expected(steps=10, epochs=10).left(30, 3.0) == pytest.approx(7.0)
+    # Gone on with after the last step, in whose validation it was stopped.
+    assert Expected(steps=10, epochs=10, first=100, work=growth.work).left(0, 1.0) == 0
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +173,7 @@ class Forty(Budget):
 
     steps = 0
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, size: tuple[int, ...] = ()) -> None:
         self.steps += 1
 
     def share(self) -> float:
@@ -214,6 +218,25 @@ def test_it_grows_from_what_the_network_takes(
 ) -> None:
     found = fit(short(striped, "speednet", 0.5, width=4, **args), tmp_path / "run")
     assert found.recipe.schedule.grow == grow
+
+
+class Tiles(nn.Module):
+    """Takes pictures whose sides are multiples of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(F.pixel_unshuffle(x, 4).mean((2, 3)))
+
+
+def test_every_size_is_tried_before(striped: Path, tmp_path: Path) -> None:
+    """It takes 20×20, but not the 26×26 that follow."""
+    with pytest.raises(ConfigError, match="none of 20×20 to 26×26"):
+        neocog.fit(Tiles(), recipe=short(striped, "cnn", 0.625), out=tmp_path / "a")
+    found = neocog.fit(Tiles(), recipe=short(striped, "cnn", 0.5), out=tmp_path / "b")
+    assert found.recipe.schedule.grow == 0.5
 
 
 @pytest.mark.parametrize("side", [8, 15, 16, 17, 28, 33, 34, 40, 65])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import neocog
 from neocog.bundle import Bundle
 from neocog.cli import main
-from neocog.config import AugmentRecipe, OptimRecipe, Recipe
+from neocog.config import AugmentRecipe, OptimRecipe, Recipe, ScheduleRecipe
 from neocog.engine import features, loop, optim
 from neocog.errors import ConfigError, RunError
 from neocog.layers import Normalize, output_layer
@@ -450,12 +450,14 @@ def test_pictures_that_change_or_layers_that_learn_need_the_network() -> None:
         transfer.freeze(network, "all")
         given = {"augment": AugmentRecipe(flip=0.0, shift=0.0, rotate=0.0, scale=0.0), "ends": None}
         given |= more
-        recipe = types.SimpleNamespace(augment=given["augment"])
+        schedule = ScheduleRecipe(grow=given.get("grow", 1.0))
+        recipe = types.SimpleNamespace(augment=given["augment"], schedule=schedule)
         return types.SimpleNamespace(network=network, recipe=recipe, ends=given["ends"])
 
     assert features.suits(job())
     for change in ({"flip": 0.5}, {"mixup": 0.2}, {"noise": 0.1}, {"alternate": True}):
         assert not features.suits(job(augment=AugmentRecipe(**change))), change
+    assert not features.suits(job(grow=0.5))
     assert not features.suits(job(ends=1.0))
     learns = job()
     learns.network.stem.weight.requires_grad_(True)

@@ -60,13 +60,16 @@ class Watch:
 
 
 def _busy() -> float | None:
-    """Processor seconds of everything since the start of the machine."""
+    """Processor seconds, since the start of the machine, of everything on those that are ours."""
     try:
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
-            user, nice, system, _, _, *rest = (int(word) for word in file.readline().split()[1:9])
-    except (OSError, ValueError):  # not Linux
+            rows = [line.split() for line in file if line.startswith("cpu")]
+        # user, nice, system; not idle, not waiting for a disk; interrupts, and what others stole.
+        ticks = [sum(map(int, row[1:4] + row[6:9])) for row in rows if row[0] in mine]
+    except (AttributeError, OSError, ValueError):  # not Linux
         return None
-    return float(user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+    return float(sum(ticks)) / os.sysconf("SC_CLK_TCK") if ticks else None
 
 
 def _own() -> float:

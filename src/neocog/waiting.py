@@ -30,6 +30,11 @@ BUSY, QUIET = 0.15, 0.08
 """Processors that others keep busy: above the one, threads soon sleep; below the other, they wait
 in loops again. The system counts in hundredths of a second, so less is noise."""
 
+MOST = 33
+"""Threads of a crowd, at most: larger machines are left to wait as they do by default."""
+GROUPS, OWN_GROUP = "/sys/fs/cgroup", "/proc/self/cgroup"
+"""Where the limits of control groups stand, and which ones are this program's."""
+
 
 def wait_patiently() -> None:
     """Let threads soon sleep while they wait; call it before torch is imported.
@@ -90,8 +95,11 @@ def _attend(
             busy, seen, wait = seen(), watch(), EVERY
             if busy is None:  # the system does not say
                 return
-            if busy > BUSY and not crowded:
-                crowd.enter_context(_crowd(library))
+            if busy > BUSY and not crowded and _room(cores() + 1):
+                try:
+                    crowd.enter_context(_crowd(library))
+                except RuntimeError:  # no thread can begin
+                    return
                 crowded = True
             elif busy < QUIET and crowded:
                 crowd.close()
@@ -109,9 +117,11 @@ def _crowd(library: ctypes.CDLL) -> Iterator[None]:
 
     def gather() -> None:
         # Any function without arguments will do: that each of them runs it is all.
-        work = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p)
-        library.GOMP_parallel(work, None, ctypes.c_uint(cores() + 1), ctypes.c_uint(0))
-        ready.set()
+        try:
+            work = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p)
+            library.GOMP_parallel(work, None, ctypes.c_uint(cores() + 1), ctypes.c_uint(0))
+        finally:
+            ready.set()
         leave.wait()
 
     thread = threading.Thread(target=gather, name="neocog-crowd", daemon=True)
@@ -122,6 +132,39 @@ def _crowd(library: ctypes.CDLL) -> Iterator[None]:
     finally:
         leave.set()
         thread.join()
+
+
+def _room(count: int) -> bool:
+    """Whether so many more threads may begin, with some to spare: where one may not, the library
+    ends the program."""
+    if count > MOST:
+        return False
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        if most != resource.RLIM_INFINITY and most < 100 * count:  # how many run, it does not say
+            return False
+        with open(OWN_GROUP, encoding="utf-8") as file:  # noqa: PTH123
+            places = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+        return all(_fits(f"{GROUPS}/{kind}".rstrip("/") + path, count) for kind, path in places)
+    except (ImportError, OSError, ValueError):  # no such limits
+        return True
+
+
+def _fits(folder: str, count: int) -> bool:
+    """Whether a control group, and all above it, let so many begin."""
+    while len(folder) >= len(GROUPS):
+        try:
+            with open(f"{folder}/pids.max", encoding="ascii") as file:  # noqa: PTH123
+                most = file.read().strip()
+            with open(f"{folder}/pids.current", encoding="ascii") as file:  # noqa: PTH123
+                if most != "max" and int(most) - int(file.read()) < 4 * count:
+                    return False
+        except (OSError, ValueError):  # it has none
+            pass
+        folder = folder.rpartition("/")[0]
+    return True
 
 
 def _library() -> ctypes.CDLL | None:

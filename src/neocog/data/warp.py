@@ -65,11 +65,12 @@ def shift_flip(
     if flip_vertical is not None:
         rows = torch.where(flip_vertical[:, None], height - 1 - rows, rows)
     pixels = images.permute(0, 2, 3, 1)
-    if flip is None:
+    if flip is None and device.type in ("cpu", "cuda"):  # others may copy what overlaps
         return _shift_lines(pixels, rows, right, padding, reach).permute(0, 3, 1, 2)
     columns = torch.arange(width, device=device)[None] - right[:, None]
     columns = _fold(columns, width, padding)
-    columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    if flip is not None:
+        columns = torch.where(flip[:, None], width - 1 - columns, columns)
     if padding == "zero" and any(reach):
         # A real border of zeros is cheaper than a mask over the result.
         pixels = F.pad(pixels, (0, 0, reach[1], reach[1], reach[0], reach[0]))

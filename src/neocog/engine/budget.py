@@ -67,14 +67,19 @@ class Budget:
         self._paused = clock()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._steps, self._spent = 0, 0.0
+        self._size: tuple[int, ...] = ()
         self._at_look = 0.0
         self._look = 0.0
         self._save = 0.0
         self._share = 0.0
         self._over = False
 
-    def stepped(self, seconds: float) -> None:
-        """A step took so long."""
+    def stepped(self, seconds: float, size: tuple[int, ...] = ()) -> None:
+        """A step took so long, on pictures of this size: steps on others tell nothing of it."""
+        if size != self._size:
+            self._recent.clear()
+            self._steps, self._spent, self._at_look = 0, 0.0, 0.0
+            self._size = size
         self._steps, self._spent = self._steps + 1, self._spent + seconds
         if self._spent < WHILE * self._whole:
             return

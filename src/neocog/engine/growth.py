@@ -107,12 +107,12 @@ def shrunk(images: Tensor, size: tuple[int, ...]) -> Tensor:
     """Scaled down, bilinear and antialiased; those of the size pass untouched.
 
     Args:
-        images: B×C×H×W, float.
+        images: B×C×H×W, float; signals and volumes, which never grow, pass untouched too.
         size: height and width, at most those of the pictures.
     """
-    height, width = images.shape[-2:]
-    if size == (height, width):
+    if tuple(images.shape[2:]) == size:
         return images
+    height, width = images.shape[2:]
     down = scaling(height, size[0], size[0], like=images)
     right = scaling(width, size[1], size[1], like=images)
     return down @ images @ right.T

@@ -44,7 +44,6 @@ from neocog.errors import ConfigError, NonFiniteLossError
 from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
 from neocog.records import Event
-from neocog.waiting import attentive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,11 +151,7 @@ def _surroundings(job: Job) -> Iterator[None]:
     devices = [job.device] if job.device.type == "cuda" else []
     torch.set_num_threads(job.choice.threads)
     try:
-        with (
-            torch.random.fork_rng(devices=devices),
-            memory_kept(),
-            attentive(job.choice.threads),
-        ):
+        with torch.random.fork_rng(devices=devices), memory_kept():
             yield
     finally:
         torch.set_num_threads(threads)
@@ -454,7 +449,7 @@ class _Run:
                 optimizers=live.optimizers,
                 scaler=live.scaler,
                 check=at_once(job.device),
-                size=self.growth.size(share),
+                size=self.growth.size(share) if len(self.growth.stages) > 1 else None,
             )
         except NonFiniteLossError as error:
             raise self._named(error, live.step + 1) from None
@@ -472,8 +467,7 @@ class _Run:
             self.losses.append(loss)
             if self.budget:
                 now, before = time.monotonic(), self.settled
-                # As if its pictures had been whole: those of the last steps are.
-                self.budget.stepped((now - before) / self.growth.area(self._share()))
+                self.budget.stepped(now - before, self.growth.size(self._share()))
                 self.settled = now
             self._tell(entry.step, "step", {"loss": loss, "lr": entry.lr})
 

@@ -31,7 +31,6 @@ from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
 from neocog.host import cores, memory_kept
 from neocog.layers import Normalize
-from neocog.waiting import attentive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -191,8 +190,7 @@ def seconds_per_picture(job: Job, *, pictures: int = 128) -> tuple[float, float]
 def _aside(job: Job) -> Iterator[None]:
     """The surroundings of a training, without its traces."""
     devices = [job.device] if job.device.type == "cuda" else []
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=devices), memory_kept(), attentive(threads):
+    with torch.random.fork_rng(devices=devices), memory_kept():
         yield
 
 

@@ -154,7 +154,7 @@ def _measure(
         return None
     # Convolutions cost by the pixel; the small maps at the end, which do not, cost little.
     step, look = area * step, area * plain * LOOK
-    step *= Growth(resolved.schedule, size).work(1.0)
+    step *= Growth(job.recipe.schedule, size).work(1.0)
     held = sum(len(ids) for part, ids in data.splits.items() if part != "train")
     seconds = before - look * LOOKS[job.input.views] * held
     return _Candidate(rung=rung, recipe=recipe, data=data, pictures=max(0.0, seconds / step))

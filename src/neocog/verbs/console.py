@@ -80,6 +80,8 @@ class Expected:
         if not self.epochs:
             return max(0.0, self.ends - time.monotonic())
         total = self.steps * self.epochs
+        if self.first + done >= total:
+            return 0.0
         begun, now, all_ = (
             self.work(step / total) for step in (self.first, self.first + max(1, done), total)
         )

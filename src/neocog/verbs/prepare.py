@@ -240,15 +240,15 @@ def _growing(
         raise ConfigError(
             f"schedule.grow={grow} is for pictures with one answer each, and these are {kind}", off
         )
-    found, reason = 1.0, None
-    for stage, (_, size) in enumerate(smaller):
+    found: float = 1.0
+    reason: Exception | None = None
+    for stage in reversed(range(len(smaller))):  # it must take all that follow, too
         try:
-            _probe(network, dataclasses.replace(spec, size=size), task, device)
-        except ConfigError as error:
+            _probe(network, dataclasses.replace(spec, size=smaller[stage][1]), task, device)
+        except (ConfigError, AssertionError, LookupError, NotImplementedError) as error:
             reason = error
-        else:
-            found = grow + (1 - grow) * stage / STAGES
             break
+        found = grow + (1 - grow) * stage / STAGES
     if found == 1 and grow != usual(recipe.model).get("schedule", {}).get("grow"):
         raise ConfigError(
             f"the network takes pictures of {size_text(spec.size)}, but none of "
@@ -294,9 +294,8 @@ def _try_alone(job: Job, model: ModelSpec) -> None:
     devices = [job.device] if job.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            Heads(twin).outputs(
-                torch.zeros(1, job.input.channels, *job.input.size, device=job.device)
-            )
+            _, size = Growth(job.recipe.schedule, job.input.size).stages[0]
+            Heads(twin).outputs(torch.zeros(1, job.input.channels, *size, device=job.device))
     except ValueError as error:
         found = re.search(r"more than 1 value per channel.*\[([\d, ]+)\]", str(error))
         if found is None:

@@ -38,6 +38,7 @@ from neocog.verbs.choose import choose
 from neocog.verbs.console import Console
 from neocog.verbs.finish import START, STORY, bundle_of, finish, shortened, story
 from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
+from neocog.waiting import attentive
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -146,7 +147,7 @@ def train(
         )
     if out is not None:
         _refuse_old(out)
-    with Signals() as signals:
+    with Signals() as signals, attentive(torch.get_num_threads()):
         prepared = _decide(recipe, data, module, told, began, console)
         job = prepared.job
         manifest = _manifest(job.recipe, job.data, job.device, argv)
@@ -242,7 +243,7 @@ def resume(
         console.say(f"{path} is finished; nothing to resume")
         return run
     _refuse_foreign(run, model)
-    with Signals() as signals, locked(path):
+    with Signals() as signals, locked(path), attentive(torch.get_num_threads()):
         _clear_all(path)
         recipe, manifest = run.recipe, run.manifest
         device = machine.device_named(recipe.engine.device)
