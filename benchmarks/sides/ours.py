@@ -49,7 +49,7 @@ def recipe(order: Order) -> Recipe:
             flip=0.5 if figure.flip else 0.0, shift=figure.shift / figure.size, padding="zero"
         ),
         optim=OptimRecipe(name="momentum", momentum=MOMENTUM, lr=LR, weight_decay=0.0),
-        schedule=ScheduleRecipe(name="constant"),
+        schedule=ScheduleRecipe(name="constant", grown=0.0),  # whole pictures, as for all sides
         engine=EngineRecipe(
             epochs=order.epochs, batch=order.batch, device="cpu", compile=order.compile
         ),

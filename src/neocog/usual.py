@@ -68,7 +68,7 @@ def under(recipe: Recipe, model: str, told: Collection[str] = (), kind: str = "c
             left = getattr(section, key) == getattr(plain, key)
             return left and f"{name}.{key}" not in told
 
-        if "name" in settings and not open_("name") and section.name != settings["name"]:
+        if name == "optim" and not open_("name") and section.name != settings["name"]:
             continue
         if name == "loss" and kind == "numbers":
             continue
