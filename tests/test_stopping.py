@@ -299,13 +299,22 @@ def test_what_is_ignored_stays_ignored() -> None:
     )
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As by a terminal, however these tests were started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_in_the_last_save_is_heeded(tmp_path: Path) -> None:
     """The training is done, but its bundle, scores and report are not wanted any more."""
     signals = Signals()
 
     def late(event: Event, _: Control) -> None:
         if event.kind == "end":
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
 
     data = dataset.load(from_dict(Recipe, {"data": {"source": "digits"}}).data)
     recipe = recipes.resolve(from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 1}}), data)
