@@ -13,25 +13,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from neocog import recipes, tasks
 from neocog.cli import main
-from neocog.config import Recipe
-from neocog.data import dataset
-from neocog.engine import checkpoint, loop
-from neocog.engine.job import plain
-from neocog.engine.stopping import GRACE, Signals, Stopped
+from neocog.engine import checkpoint
+from neocog.engine.stopping import GRACE
 from neocog.run import open_run, read_events
-from neocog.settings import from_dict
-from neocog.verbs.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from neocog.engine.control import Control
-    from neocog.records import Event
 
 TRAIN = [
     *("train", "digits", "--model", "cnn", "--epochs", "3", "--batch", "32", "--precision", "fp32"),
@@ -190,7 +180,7 @@ def test_a_second_run_in_the_folder_is_refused(
 
 
 ALONE = """
-import os, signal, threading, time
+import os, pathlib, signal, sys, threading, time
 import pytest
 from neocog.engine.stopping import Signals, Stopped
 # However these tests were started: as by nohup, or in the background of a shell.
@@ -199,10 +189,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
 
-def alone(code: str) -> None:
+def alone(code: str, *more: str) -> None:
     """In a program of its own: a signal that is not heeded ends that one, not all tests."""
     done = subprocess.run(
-        [sys.executable, "-c", ALONE + textwrap.dedent(code)],
+        [sys.executable, "-X", "faulthandler", "-c", ALONE + textwrap.dedent(code), *more],
         capture_output=True,
         text=True,
         check=False,
@@ -299,31 +289,34 @@ def test_what_is_ignored_stays_ignored() -> None:
     )
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """As by a terminal, however these tests were started."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_a_signal_in_the_last_save_is_heeded(tmp_path: Path) -> None:
     """The training is done, but its bundle, scores and report are not wanted any more."""
-    signals = Signals()
+    alone(
+        """
+        import torch
+        from neocog import recipes, tasks
+        from neocog.config import Recipe
+        from neocog.data import dataset
+        from neocog.engine import loop
+        from neocog.engine.job import plain
+        from neocog.settings import from_dict
+        from neocog.verbs.prepare import prepare
 
-    def late(event: Event, _: Control) -> None:
-        if event.kind == "end":
-            signal.raise_signal(signal.SIGINT)
+        def late(event, control):
+            if event.kind == "end":
+                signal.raise_signal(signal.SIGINT)
 
-    data = dataset.load(from_dict(Recipe, {"data": {"source": "digits"}}).data)
-    recipe = recipes.resolve(from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 1}}), data)
-    device = torch.device("cpu")
-    task = tasks.for_data(data, recipe)
-    choice = plain(recipe.engine, device)
-    job = prepare(recipe, data, task, device, choice, None, None).job
-    with signals, pytest.raises(Stopped):
-        loop.train(job, folder=tmp_path, callbacks=[late], signals=signals)
+        data = dataset.load(from_dict(Recipe, {"data": {"source": "digits"}}).data)
+        recipe = recipes.resolve(from_dict(Recipe, {"model": "mlp", "engine": {"epochs": 1}}), data)
+        device = torch.device("cpu")
+        choice = plain(recipe.engine, device)
+        job = prepare(recipe, data, tasks.for_data(data, recipe), device, choice, None, None).job
+        signals = Signals()
+        with signals, pytest.raises(Stopped):
+            loop.train(job, folder=pathlib.Path(sys.argv[1]), callbacks=[late], signals=signals)
+        """,
+        str(tmp_path),
+    )
     found = checkpoint.load_latest(tmp_path)
     assert found is not None
 
