@@ -273,3 +273,23 @@ def test_heads_of_the_catalogue_are_as_wide_as_the_answer(name: str) -> None:
         outputs = Heads(net).outputs(torch.empty(2, 3, 64, 64))
     assert len(outputs) > 1
     assert {tuple(one.shape) for one in outputs} == {(2, 5)}
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_each_size_of_growing_pictures_has_a_graph_of_its_own(
+    growing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[bool] = []
+
+    def seen(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        graphs.append(any(isinstance(one, torch.SymInt) for one in inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=seen))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    heads = Heads(net, compiled=True, growing=growing)
+    for side in (16, 24, 32, 24):
+        images = torch.rand(2, 3, side, side)
+        torch.testing.assert_close(heads.outputs(images)[0], net(images))
+    # Left to itself, the compiler makes the second one a graph for any size.
+    assert graphs == ([False] * 3 if growing else [False, True])

@@ -1,4 +1,4 @@
-"""A training that ends when it was said to. Floor 2, room engine; standard library only.
+"""A training that ends when it was said to. Floor 2, room engine; imports floor 0.
 
 The time of a run is training, then looking at the held-back parts, then writing. What comes after
 training is estimated from what the same things took so far and kept back; the rest belongs to
@@ -9,10 +9,13 @@ fewer, the shape of the schedule stays.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import deque
 from typing import TYPE_CHECKING
+
+from neocog.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +46,7 @@ class Budget:
 
     Args:
         ends: when all must be over, by `clock`.
+        minutes: that the whole run was given; reading and measuring came out of them.
         during: pictures of one validation while training.
         after: pictures to look at after training, each as often as it will be looked at.
         spent: seconds of training in earlier processes.
@@ -53,12 +57,13 @@ class Budget:
         self,
         ends: float,
         *,
+        minutes: float = 0.0,
         during: int,
         after: int,
         spent: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.ends = ends
+        self.ends, self.minutes = ends, minutes
         self.during, self.after = during, after
         self.clock = clock
         self.began = clock() - spent
@@ -73,6 +78,28 @@ class Budget:
         self._save = 0.0
         self._share = 0.0
         self._over = False
+
+    @property
+    def used(self) -> float:
+        """Seconds of the run's time that are gone, those of earlier processes included."""
+        return round(60 * self.minutes - (self.ends - self.clock()), 3)
+
+    def begun(self) -> dict[str, float]:
+        """What the first event tells of the time: what is `used` of it.
+
+        Raises:
+            ConfigError: nothing is left before the first step; with what the time went into.
+        """
+        gone = self.used
+        if not self.minutes:  # its end is known, but not what it was given
+            return {}
+        if self.left > 0:
+            return {"used": gone}
+        raise ConfigError(
+            f"of {self.minutes:g} minutes nothing is left for training: {gone:.1f} s went into "
+            f"reading and measuring, {self.reserve:.1f} s are needed to evaluate and write",
+            f"give at least --minutes {math.ceil(10 * (gone + self.reserve) / 60 + 1) / 10:g}",
+        )
 
     def stepped(self, seconds: float, size: tuple[int, ...] = ()) -> None:
         """A step took so long, on pictures of this size: steps on others tell nothing of it."""

@@ -52,10 +52,6 @@ class Growth:
         """Of the pictures of a step before which this share of the training was done."""
         return next((size for end, size in self.stages if share < end), self.whole)
 
-    def area(self, share: float) -> float:
-        """Their pixels, as a share of the whole picture's: what a step costs, about."""
-        return math.prod(self.size(share)) / math.prod(self.whole)
-
     def work(self, share: float) -> float:
         """What the steps up to this share of them cost, in units of a training on whole pictures.
 

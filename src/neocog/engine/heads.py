@@ -33,16 +33,19 @@ class Heads:
     Args:
         network: asked as it is at each call, in the mode and layout that it has then.
         compiled: ask what `torch.compile` makes of it.
+        growing: pictures come in a few sizes, one after the other. Each has a compiled graph of
+            its own; by default the second size would get one for any size, which is slower.
 
     Raises:
         ConfigError: auxiliary heads without a weight that is a number, 0 or more.
     """
 
-    def __init__(self, network: nn.Module, *, compiled: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, compiled: bool = False, growing: bool = False) -> None:
         auxiliary = getattr(network, "forward_auxiliary", None)
         self._one = auxiliary is None
         forward = network if auxiliary is None else auxiliary
-        self._forward: Any = torch.compile(forward) if compiled else forward
+        dynamic = False if growing else None
+        self._forward: Any = torch.compile(forward, dynamic=dynamic) if compiled else forward
         self._weight = 0.0 if auxiliary is None else _weight(network)
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -40,7 +40,7 @@ from neocog.engine.live import Live
 from neocog.engine.saves import BEST, SHARE, Saves
 from neocog.engine.step import non_finite, train_step
 from neocog.engine.stopping import Signals, Stopped
-from neocog.errors import ConfigError, NonFiniteLossError
+from neocog.errors import NonFiniteLossError
 from neocog.host import memory_kept
 from neocog.layers import Normalize, Predictor
 from neocog.records import Event
@@ -200,9 +200,10 @@ class _Run:
         once = dataclasses.replace(job.input, views="one")
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]
-        self.heads = Heads(job.network, compiled=job.choice.compile)
-        self.still = job.still_parts()
         self.growth = Growth(job.recipe.schedule, job.input.size)
+        self.growing = len(self.growth.stages) > 1
+        self.heads = Heads(job.network, compiled=job.choice.compile, growing=self.growing)
+        self.still = job.still_parts()
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -210,6 +211,7 @@ class _Run:
         held = {part: len(splits[part]) for part in ("val", "test") if part in splits}
         return Budget(
             self.job.ends or 0.0,
+            minutes=self.job.recipe.engine.minutes or 0.0,
             during=held.get("val", 0),
             after=views * sum(held.values()),
             spent=history[-1].time if history else 0.0,
@@ -303,11 +305,11 @@ class _Run:
             # One batch of the validation part, before hours of training find out that it fails.
             metrics = ["loss", *self._validate(sample=True), "lr", "seconds", "images_per_second"]
             epochs = self.job.recipe.engine.epochs
-            setup = self._check_time()
+            setup = self.budget.begun() if self.budget else {}
             steps = self.size.total
             self.emit("start", epochs=epochs, steps=steps, metrics=metrics, **setup)
         elif self.budget:
-            self.emit("resume", used=self._used(self.budget))
+            self.emit("resume", used=self.budget.used)
         self.settled = time.monotonic()
         self.opened = self.settled - self.before
         if self.losses and self.live.step % self.size.steps == 0:
@@ -334,32 +336,6 @@ class _Run:
             evaluate(self.predictor, self.job.task, self.data, few, device=self.job.device)
             times.append(time.monotonic() - began)
         self.budget.looked(len(few), min(times))
-
-    def _used(self, budget: Budget) -> float:
-        """Seconds of a run's time that are gone, those of earlier processes included."""
-        minutes = self.job.recipe.engine.minutes or 0.0
-        return round(60 * minutes - (budget.ends - budget.clock()), 3)
-
-    def _check_time(self) -> dict[str, float]:
-        """Refuse a run whose time was over before its first step.
-
-        Returns:
-            `used`, the seconds that are gone; empty for a run with epochs.
-
-        Raises:
-            ConfigError: with what the time went into.
-        """
-        budget, minutes = self.budget, self.job.recipe.engine.minutes
-        if budget is None or minutes is None:
-            return {}
-        gone = self._used(budget)
-        if budget.left > 0:
-            return {"used": gone}
-        raise ConfigError(
-            f"of {minutes:g} minutes nothing is left for training: {gone:.1f} s went into reading "
-            f"and measuring, {budget.reserve:.1f} s are needed to evaluate and write",
-            f"give at least --minutes {math.ceil(10 * (gone + budget.reserve) / 60 + 1) / 10:g}",
-        )
 
     def _over(self) -> bool:
         """Whether the training ends here."""
@@ -449,7 +425,7 @@ class _Run:
                 optimizers=live.optimizers,
                 scaler=live.scaler,
                 check=at_once(job.device),
-                size=self.growth.size(share) if len(self.growth.stages) > 1 else None,
+                size=self.growth.size(share) if self.growing else None,
             )
         except NonFiniteLossError as error:
             raise self._named(error, live.step + 1) from None
