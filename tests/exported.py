@@ -121,11 +121,11 @@ def of_bundle(bundle: Bundle, **more: Any) -> bytes:
 
 def written_ir(data: bytes, path: Path) -> Path:
     """The same model in OpenVINO's form, with its `.bin`."""
-    from neocog.runtime.openvino_library import openvino_library
+    from neocog.runtime.openvino_library import openvino_core, openvino_library
 
     library = openvino_library()
     text = next(p.value for p in onnx.load_from_string(data).metadata_props if p.key == "neocog")
-    read = library.Core().read_model(data)
+    read = openvino_core().read_model(data)
     read.set_rt_info(text, ["neocog"])
     library.save_model(read, path, compress_to_fp16=False)
     return path

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import re
+import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -444,3 +446,27 @@ def test_ports_and_shapes_are_those_of_the_description(data: bytes) -> None:
     engine = OnnxEngine(exported.labelled(exported.model(), bundle.described))
     with pytest.raises(RunError, match="where its description has"):
         engine(_pictures(1, 3, 12, 10))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals")
+def test_a_signal_after_the_end_of_an_engine_is_handled(tmp_path: Path) -> None:
+    """OpenVINO gives the thread a stack for handlers, and may take it away while it is in use."""
+    exported.written_ir(exported.labelled(exported.model()), tmp_path / "net.xml")
+    script = """
+import gc, signal, sys
+from neocog.runtime.openvino_engine import OpenVinoEngine
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+older, newer = (OpenVinoEngine(sys.argv[1], threads=1) for _ in range(2))
+del older
+gc.collect()
+del newer
+gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "net.xml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -28,7 +28,7 @@ from neocog.errors import ConfigError, RunError
 from neocog.export import openvino, torch_program, triton
 from neocog.export.program import METADATA
 from neocog.layers import Predictor
-from neocog.runtime.openvino_library import openvino_library
+from neocog.runtime.openvino_library import openvino_core
 
 ROOT = Path(__file__).parent.parent
 SHAPES = [(1, 8, 8), (3, 8, 8), (5, 16, 24), (2, 31, 9)]
@@ -58,7 +58,7 @@ def pictures(shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
 
 def compiled(path: Path) -> Any:
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    core = openvino_library().Core()
+    core = openvino_core()
     return core.compile_model(core.read_model(path), "CPU", settings)
 
 
@@ -73,7 +73,7 @@ class TestOpenVino:
 
     def test_the_metadata_come_back_whole(self, written: Path) -> None:
         expected = json.loads(small_exports.metadata())
-        model = openvino_library().Core().read_model(written)
+        model = openvino_core().read_model(written)
         assert json.loads(model.get_rt_info(["neocog"]).value) == expected
         # and for a parser that turns line ends of attributes into spaces, as XML says
         found = ET.parse(written).getroot().find("rt_info/neocog")
@@ -130,9 +130,9 @@ def hook(event, values):
         seen.append(event)
 sys.addaudithook(hook)
 from neocog.export import openvino
-from neocog.runtime.openvino_library import openvino_library
+from neocog.runtime.openvino_library import openvino_core
 openvino.write(Path({str(exact)!r}), out, "{{}}")
-core = openvino_library().Core()
+core = openvino_core()
 core.compile_model(core.read_model(out), "CPU")
 import openvino.tools.ovc.convert_impl as converter
 print(converter.tm.__name__, seen, list(home.rglob("*")))

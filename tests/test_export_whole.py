@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ import neocog
 from drawn_masks import folder
 from neocog.config import AugmentRecipe, DataRecipe, EngineRecipe, Recipe
 from neocog.run import Run, open_run
+from neocog.runtime.openvino_library import openvino_core
 from test_cli import neocog as typed
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def opened(path: Path, form: str, name: str) -> Callable[[Any], dict[str, Any]]:
 
         return ask
     if form == "openvino":
-        core = openvino.Core()
+        core = openvino_core()
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         model = core.compile_model(core.read_model(path), "CPU", settings)
         return lambda samples: {

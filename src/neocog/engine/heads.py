@@ -40,7 +40,9 @@ class Heads:
         ConfigError: auxiliary heads without a weight that is a number, 0 or more.
     """
 
-    def __init__(self, network: nn.Module, *, compiled: bool = False, growing: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, *, compiled: bool = False, growing: bool = False
+    ) -> None:
         auxiliary = getattr(network, "forward_auxiliary", None)
         self._one = auxiliary is None
         forward = network if auxiliary is None else auxiliary

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from neocog.errors import RunError
 from neocog.files import write_atomic
 from neocog.runtime.label import NAME
-from neocog.runtime.openvino_library import openvino_library
+from neocog.runtime.openvino_library import openvino_core, openvino_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def write(onnx_path: Path, out: Path, metadata: str, *, half: bool = False) -> N
     with tempfile.TemporaryDirectory(prefix="neocog-openvino-") as folder:
         made = Path(folder) / "model.xml"
         try:
-            model = openvino.Core().read_model(onnx_path)
+            model = openvino_core().read_model(onnx_path)
             model.set_rt_info(text, [NAME])
             openvino.save_model(model, made, compress_to_fp16=half)
         except RuntimeError as error:

@@ -19,7 +19,7 @@ from neocog.host import cores
 from neocog.runtime.content import Content, read_content
 from neocog.runtime.foreign import REMEDY
 from neocog.runtime.label import ports
-from neocog.runtime.openvino_library import openvino_library
+from neocog.runtime.openvino_library import openvino_core, openvino_library
 from neocog.runtime.samples import answered, check_samples
 from neocog.text import printable
 
@@ -128,7 +128,7 @@ def _compiled(content: Content, threads: int) -> Any:
         "CPU_RUNTIME_CACHE_CAPACITY": "0",  # see `_nothing_kept`
     }
     try:
-        core = openvino.Core()
+        core = openvino_core()
         if content.numbers is None:
             model = core.read_model(content.model)
         else:

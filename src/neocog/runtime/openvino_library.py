@@ -7,13 +7,14 @@ own, `openvino_telemetry`, and through a stub that does nothing where that is no
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from typing import Any
 
 from neocog.errors import ConfigError
 
-__all__ = ["openvino_library"]
+__all__ = ["openvino_core", "openvino_library"]
 
 _TELEMETRY = "openvino_telemetry"
 _ABSENT: Any = None
@@ -43,3 +44,18 @@ def openvino_library() -> Any:
             if before is not None:
                 sys.modules[_TELEMETRY] = before
     return openvino
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, which lives as long as the process does.
+
+    The first model that a core compiles gives the thread a stack of the library's own for handlers
+    of signals (`sigaltstack(2)`), and the end of the core takes its memory away. Of two cores, the
+    end of the older one leaves the thread with a stack that is no memory any more, as does an end
+    in another thread: the next signal, were it Ctrl-C, is then a segmentation fault.
+
+    Raises:
+        ConfigError: OpenVINO is not installed.
+    """
+    return openvino_library().Core()
