@@ -352,6 +352,7 @@ def test_sizes_that_are_none(text: str) -> None:
 def test_a_disturbed_measurement_of_the_machine_is_made_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from neocog import host
     from neocog.planning import times
 
     monkeypatch.setenv("NEOCOG_CACHE", str(tmp_path))
@@ -377,10 +378,10 @@ def test_a_disturbed_measurement_of_the_machine_is_made_again(
     found = plan_of(nn.Linear(4, 2), (4,)).costs
     assert found is not None
     assert found.busy == 0.9
-    later = time.time() + times.AGAIN
+    later = time.time() + host.AGAIN
     monkeypatch.setattr(times.time, "time", lambda: later)
     busy = 0.0
     assert times.machine_profile(How()) == made
-    monkeypatch.setattr(times.time, "time", lambda: later + 10 * times.AGAIN)
+    monkeypatch.setattr(times.time, "time", lambda: later + 10 * host.AGAIN)
     assert times.machine_profile(How()) == made
     assert len(calls) == 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from neocog import host
 from neocog.config import Recipe
 from neocog.data import dataset
 from neocog.data.dataset import Dataset
 from neocog.engine import tuner
+from neocog.engine.candidate import TOLERANCE, agreement, within
 from neocog.settings import from_dict
 from test_loop import make
 
@@ -31,6 +34,20 @@ def digits() -> Dataset:
 def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuner, "MOST", 2.0)
     monkeypatch.setattr(tuner, "ROUNDS", 3)
+    monkeypatch.setattr(tuner, "Watch", lambda: Others(0.0))
+
+
+class Others:
+    """Other programs, as busy as is said, one time after the other."""
+
+    def __init__(self, *busy: float) -> None:
+        self.busy = list(busy)
+
+    def __call__(self) -> "Others":
+        return self
+
+    def others(self) -> float:
+        return self.busy.pop(0) if len(self.busy) > 1 else self.busy[0]
 
 
 def merged(values: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +76,7 @@ def test_it_measures_and_takes_the_fastest(digits: Dataset, tmp_path: Path) -> N
     assert times[found.choice] in (fastest, first.seconds)
     assert found.gain >= 1
     for trial in found.trials:
-        assert tuner.within(trial.error, trial.choice.precision)
+        assert within(trial.error, trial.choice.precision)
 
 
 def test_it_remembers_per_network_batch_and_machine(
@@ -84,6 +101,55 @@ def test_it_remembers_per_network_batch_and_machine(
     next(tmp_path.glob("*.json")).write_text("{")
     with pytest.raises(AssertionError, match="measured again"):
         tuner.tune(job, cache=tmp_path)
+
+
+def test_what_others_disturbed_is_measured_again_later(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "Watch", Others(0.9))
+    monkeypatch.setattr(tuner, "MOST", 0.1)
+    job = make(digits, merged({}))
+    found = tuner.tune(job, cache=tmp_path)
+    assert found.busy == 0.9
+    assert tuner.tune(job, cache=tmp_path) == dataclasses.replace(found, remembered=True)
+    later = time.time() + host.AGAIN
+    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(tuner, "Watch", Others(0.0))
+    again = tuner.tune(job, cache=tmp_path)
+    assert (again.remembered, again.busy) == (False, 0.0)
+    monkeypatch.setattr(time, "time", lambda: later + 10 * host.AGAIN)
+    assert tuner.tune(job, cache=tmp_path).remembered
+
+
+class Timed:
+    """A candidate whose steps take what is said, one after the other."""
+
+    def __init__(self, *times: float) -> None:
+        self.times: list[float] = []
+        self.coming = list(times)
+        self.step([])
+
+    @property
+    def best(self) -> float:
+        return min(self.times)
+
+    def step(self, _: object) -> None:
+        self.times.append(self.coming.pop(0) if len(self.coming) > 1 else self.coming[0])
+
+
+def test_a_race_that_others_disturbed_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a busy program two threads wait for one another, and one does not."""
+    ends = time.monotonic() + 60
+    for busy, steps in (((0.0,), 4), ((0.9, 0.9, 0.0), 10)):
+        two, one = Timed(*[5.0] * 7, 1.0), Timed(2.0)
+        monkeypatch.setattr(tuner, "Watch", Others(*busy))
+        assert tuner._race([two, one], [], ends, ends) == 0.0  # type: ignore[list-item]
+        assert len(one.times) == steps
+    assert two.best < one.best
+    # It does not go on for ever.
+    monkeypatch.setattr(tuner, "Watch", Others(0.9))
+    over = time.monotonic()
+    assert tuner._race([two, one], [], over, over + 60) == 0.9  # type: ignore[list-item]
 
 
 def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> None:
@@ -149,16 +215,16 @@ def test_agreement_is_the_relative_difference(
     if size < 1e-3:
         return
     expected = (abs(other - loss) / loss, float(np.linalg.norm(b - a)) / size)
-    found = tuner.agreement((loss, torch.from_numpy(a)), (other, torch.from_numpy(b)))
+    found = agreement((loss, torch.from_numpy(a)), (other, torch.from_numpy(b)))
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_what_is_not_finite_never_agrees() -> None:
     good = (1.0, torch.ones(2))
     for bad in ((math.nan, torch.ones(2)), (1.0, torch.tensor([1.0, math.nan]))):
-        for precision in tuner.TOLERANCE:
-            assert not tuner.within(tuner.agreement(good, bad), precision)
-    assert tuner.within(tuner.agreement(good, good), "fp32")
+        for precision in TOLERANCE:
+            assert not within(agreement(good, bad), precision)
+    assert within(agreement(good, good), "fp32")
 
 
 def test_a_network_that_draws_is_compared_where_it_does_not(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Watch", "born", "cores", "memory_held", "memory_kept"]
+__all__ = ["BUSY", "Watch", "believed", "born", "cores", "memory_held", "memory_kept"]
 
 _TRIM, _MMAP = -1, -3
 """`mallopt`: free memory at the top that goes back to the system; size from which a block is
@@ -22,6 +22,13 @@ _LARGEST = 32 << 20
 _PROBE = 4 << 20
 """Bytes held for a moment to see whether the system notices; its counters lag by 64 pages a
 processor."""
+
+BUSY = 0.25
+"""Processors that other programs keep busy, from which on a measurement of this machine says more
+about them: with two cores, of which half of one was taken, operations of a few microseconds took
+up to 16 ms, whenever a thread had to wait for its turn."""
+AGAIN = 600.0
+"""Seconds after which such a measurement is made again."""
 
 _BORN = time.monotonic() - time.process_time()
 
@@ -57,6 +64,17 @@ class Watch:
             return None
         spent = max(1e-9, time.monotonic() - self._began)
         return round(max(0.0, busy - self._busy - (_own() - self._own)) / spent, 2)
+
+
+def believed(busy: float, at: float) -> bool:
+    """Whether a measurement that was kept still counts: nobody disturbed it, or it was just now.
+
+    Args:
+        busy: processors that others kept busy meanwhile.
+        at: when it was made, by `time.time`.
+    """
+    # Which clock it is does not matter: one that was set back measures once more.
+    return busy < BUSY or 0 <= time.time() - at < AGAIN
 
 
 def _busy() -> float | None:

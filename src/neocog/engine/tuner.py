@@ -1,6 +1,6 @@
 """Find the fastest arithmetic for one network on one machine, by measuring. Floor 2, room engine.
 
-Imports data, layers, floor 0 and its own room. No rule of thumb holds: channels-last and bf16 make
+Imports data, floor 0 and its own room. No rule of thumb holds: channels-last and bf16 make
 one network five times faster and another slower, more threads slow small networks down, and
 compiling helps some and costs others half. So real training steps on real batches are timed, the
 candidates in turn so that a machine that drifts slows all alike, and the fastest is taken. One that
@@ -10,7 +10,6 @@ computes something else than fp32 is never a candidate.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import hashlib
 import itertools
@@ -23,14 +22,11 @@ import torch
 
 from neocog.data.batches import train_batches
 from neocog.data.cache import cache_dir
-from neocog.engine import optim
-from neocog.engine.heads import Heads
-from neocog.engine.job import Choice, Layout, Precision, length, set_learning
-from neocog.engine.step import train_step
+from neocog.engine.candidate import Candidate, agreement, draws, gradients, within
+from neocog.engine.job import Choice, Layout, Precision, length
 from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
-from neocog.host import cores, memory_kept
-from neocog.layers import Normalize
+from neocog.host import BUSY, Watch, believed, cores, memory_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
     from neocog.engine.job import Job
     from neocog.records import Batch
 
-__all__ = ["Trial", "Tuned", "agreement", "seconds_per_picture", "tune", "within"]
+__all__ = ["Trial", "Tuned", "seconds_per_picture", "tune"]
 
 MOST = 8.0
 """Seconds of measuring, at most, without compiling, unless the run is long."""
@@ -57,16 +53,6 @@ SHARE = 0.05
 more than two candidates."""
 GAIN = 1.03
 """A candidate must be this much faster than the plain loop: less is noise."""
-TOLERANCE: dict[str, tuple[float, float]] = {
-    "fp32": (1e-3, 1e-3),
-    "bf16": (0.02, 0.4),
-    "fp16": (0.02, 0.4),
-}
-"""Largest relative difference of the loss, and largest ‖g − g₀‖ / ‖g₀‖ of all gradients together,
-against fp32 in plain layout, on 32 pictures. Half precision rounds each number by up to 0.4 %,
-which a deep network in training mode amplifies: measured 0.06 for `cnn`, 0.13 for `speednet`, 0.30
-for `resnet18`. An error of 0.4 turns the gradient by less than 24°; two batches of 32 pictures
-differ by far more than that."""
 COMPILE_AFTER = 900.0
 """Seconds that a run must still take before compiling, which costs half a minute, is tried."""
 ROUNDS = 12
@@ -100,6 +86,8 @@ class Tuned:
     """All candidates, the plain loop first; empty when nothing was measured."""
     seconds: float = 0.0
     """What measuring took."""
+    busy: float = 0.0
+    """Processors that others kept busy meanwhile, on average."""
     remembered: bool = False
     """Whether an earlier measurement was used."""
 
@@ -117,7 +105,8 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
 
     Args:
         job: its choice is the plain loop: fp32, contiguous, not compiled, all threads.
-        cache: folder that remembers results per (network, batch, machine).
+        cache: folder that remembers results per (network, batch, machine); for some minutes only
+            where other programs were busy.
     """
     open_choices = _candidates(job)
     if len(open_choices) == 1:
@@ -131,7 +120,7 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     threads = torch.get_num_threads()
     try:
         with _aside(job):
-            trials = _measure(job, open_choices)
+            trials, busy = _measure(job, open_choices)
     finally:
         torch.set_num_threads(threads)
     if not trials:
@@ -139,12 +128,11 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     best = min(trials, key=lambda trial: trial.seconds)
     if best.seconds * GAIN > trials[0].seconds:
         best = trials[0]
-    found = Tuned(
-        choice=best.choice, trials=tuple(trials), seconds=round(time.monotonic() - began, 2)
-    )
+    spent = round(time.monotonic() - began, 2)
+    found = Tuned(choice=best.choice, trials=tuple(trials), seconds=spent, busy=busy)
     if all(trial.steps >= ENOUGH for trial in trials):
         with contextlib.suppress(RunError):  # a full disk costs the time again, nothing else
-            write_json(file, dataclasses.asdict(found))
+            write_json(file, {**dataclasses.asdict(found), "at": time.time()})
     return found
 
 
@@ -172,7 +160,7 @@ def seconds_per_picture(job: Job, *, pictures: int = 128) -> tuple[float, float]
     try:
         with _aside(job):
             for choice in open_choices[:2]:
-                candidate = _Candidate(job, choice)
+                candidate = Candidate(job, choice)
                 try:
                     candidate.warm([batch])
                     candidate.step([batch])
@@ -212,70 +200,19 @@ def _candidates(job: Job) -> list[Choice]:
     return [plain, *reversed(others)]
 
 
-class _Candidate:
-    """A copy of the job that trains in its own way."""
+def _measure(job: Job, choices: list[Choice]) -> tuple[list[Trial], float]:
+    """Time the candidates in turn; none where the run is too short to be worth it.
 
-    def __init__(self, job: Job, choice: Choice) -> None:
-        network = copy.deepcopy(job.network)
-        if choice.layout == "channels_last":
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.job = dataclasses.replace(job, network=network, choice=choice)
-        self.choice = choice
-        self.still = self.job.still_parts()
-        self.heads = Heads(network, compiled=choice.compile)
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizers = optim.build(network, job.recipe.optim, rates=job.rates, own=job.carried)
-        dims = len(job.input.size)
-        self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
-        self.scaler = torch.amp.GradScaler(job.device.type, enabled=choice.precision == "fp16")
-        self.times: list[float] = []
-        self.error = (0.0, 0.0)
-
-    @property
-    def best(self) -> float:
-        """The shortest step so far."""
-        return min(self.times)
-
-    def step(self, batches: Sequence[Batch]) -> None:
-        """One timed training step, as the loop does it."""
-        torch.set_num_threads(self.choice.threads)
-        # A rate of nothing: the timing must not depend on where the weights wander.
-        self.optimizers.set_lr(0.0)
-        set_learning(self.job.network, self.still)
-        _wait(self.job.device)
-        began = time.perf_counter()
-        train_step(
-            self.heads,
-            self.parameters,
-            batches,
-            job=self.job,
-            normalize=self.normalize,
-            optimizers=self.optimizers,
-            scaler=self.scaler,
-        )
-        _wait(self.job.device)
-        self.times.append(time.perf_counter() - began)
-
-    def warm(self, batches: Sequence[Batch]) -> None:
-        """The first step also sets up memory and kernels; the second is the first that counts."""
-        self.step(batches)
-        self.times.clear()
-        self.step(batches)
-
-    def trial(self) -> Trial:
-        """What was measured."""
-        return Trial(choice=self.choice, seconds=self.best, steps=len(self.times), error=self.error)
-
-
-def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
-    """Time the candidates in turn; empty where the run is too short to be worth it."""
+    Returns:
+        The trials, and the processors that others kept busy in the end.
+    """
     whole = _batches(job)
-    plain = _Candidate(job, choices[0])
+    plain = Candidate(job, choices[0])
     # Before any step: in evaluation mode the running statistics count, which steps move.
     least = LEAST_WHOLE if job.data.whole else LEAST_BATCH
     few = [_first(whole[0], least)]
-    training = not _draws(_Candidate(job, choices[0]), few[0])
-    reference = _gradients(plain, few[0], training)
+    training = not draws(Candidate(job, choices[0]), few[0])
+    reference = gradients(plain, few[0], training)
     plain.warm(few)
     pictures = sum(len(one.ids) for one in whole)
     each = plain.best * pictures / len(few[0].ids)  # an estimate: small steps are dearer
@@ -292,79 +229,103 @@ def _measure(job: Job, choices: list[Choice]) -> list[Trial]:
         choices, budget = choices[:2], 2 * budget
         affordable = int(share * budget / len(choices))
     if affordable < least:
-        return []
+        return [], 0.0
     batches = whole if affordable >= pictures else [_first(whole[0], affordable)]
     ends = time.monotonic() + budget
     latest = ends + budget  # where other programs get in the way, and nothing is clear yet
     plain.warm(batches)
     crew = [plain]
     for choice in choices[1:]:
-        candidate = _Candidate(job, choice)
+        candidate = Candidate(job, choice)
         with contextlib.suppress(RuntimeError, NeocogError):  # what does not run is no candidate
-            candidate.error = agreement(reference, _gradients(candidate, few[0], training))
+            candidate.error = agreement(reference, gradients(candidate, few[0], training))
             if within(candidate.error, choice.precision):
                 candidate.warm(batches)
                 crew.append(candidate)
         if time.monotonic() > latest:
             break
-    _race(crew, batches, ends, latest)
+    busy = _race(crew, batches, ends, latest)
     leader = min(crew, key=lambda one: one.best)
-    crew += _fewer_threads(job, leader, batches, ends, latest)
+    fewer, disturbed = _fewer_threads(job, leader, batches, ends, latest)
+    crew += fewer
     leader = min(crew, key=lambda one: one.best)
     rest = leader.best * total * pictures / sum(len(one.ids) for one in batches)
     if job.recipe.engine.compile == "auto" and rest > COMPILE_AFTER:
         crew += _compiled(job, leader, batches, reference, few[0], training)
-    return [one.trial() for one in crew]
+    return [_trial(one) for one in crew], max(busy, disturbed)
 
 
-def _race(crew: Sequence[_Candidate], batches: Sequence[Batch], ends: float, latest: float) -> None:
+def _trial(candidate: Candidate) -> Trial:
+    """What was measured of it."""
+    return Trial(
+        choice=candidate.choice,
+        seconds=candidate.best,
+        steps=len(candidate.times),
+        error=candidate.error,
+    )
+
+
+def _race(crew: Sequence[Candidate], batches: Sequence[Batch], ends: float, latest: float) -> float:
     """Steps in turn until time or rounds are up; who is far behind is not measured further.
+
+    After rounds in which other programs were busy come more, for all: those who wait for one
+    another on several threads lose more to them than those on one.
 
     Args:
         crew: those in the race, each timed at least once.
         batches: of one step.
         ends: when it is over for those with `ENOUGH` steps.
         latest: when it is over for all.
+
+    Returns:
+        Processors that others kept busy in the last rounds.
     """
-    for _ in range(ROUNDS):
-        lead = min(one.best for one in crew)
-        for one in crew:
-            enough, now = len(one.times) >= ENOUGH, time.monotonic()
-            if now > latest or (enough and (now > ends or one.best > 1.5 * lead)):
-                continue
-            one.step(batches)
+    busy = 0.0
+    while True:
+        watch = Watch()
+        for _ in range(ROUNDS):
+            lead = min(one.best for one in crew)
+            for one in crew:
+                enough, now = len(one.times) >= ENOUGH, time.monotonic()
+                behind = one.best > 1.5 * lead and busy < BUSY
+                if now > latest or (enough and (now > ends or behind)):
+                    continue
+                one.step(batches)
+        busy = watch.others() or 0.0
+        if busy < BUSY or time.monotonic() > ends:
+            return busy
 
 
 def _fewer_threads(
-    job: Job, leader: _Candidate, batches: Sequence[Batch], ends: float, latest: float
-) -> list[_Candidate]:
-    """The leader on fewer threads: small networks lose more to waiting than they gain."""
+    job: Job, leader: Candidate, batches: Sequence[Batch], ends: float, latest: float
+) -> tuple[list[Candidate], float]:
+    """The leader on fewer threads: small networks lose more to waiting than they gain. And how many
+    processors others kept busy."""
     most = leader.choice.threads
     if job.recipe.engine.threads or job.device.type != "cpu" or most == 1:
-        return []
-    found: list[_Candidate] = []
+        return [], 0.0
+    found: list[Candidate] = []
     for threads in sorted({1, max(1, most // 2)}):
         if time.monotonic() > ends and found:
             break
-        candidate = _Candidate(job, dataclasses.replace(leader.choice, threads=threads))
+        candidate = Candidate(job, dataclasses.replace(leader.choice, threads=threads))
         candidate.warm(batches)
         found.append(candidate)
-    _race([leader, *found], batches, ends, latest)
-    return found
+    return found, _race([leader, *found], batches, ends, latest)
 
 
 def _compiled(
     job: Job,
-    leader: _Candidate,
+    leader: Candidate,
     batches: Sequence[Batch],
     reference: tuple[float, Tensor],
     few: Batch,
     training: bool,
-) -> list[_Candidate]:
+) -> list[Candidate]:
     """The leader compiled, if this machine can compile and it is the same function."""
-    candidate = _Candidate(job, dataclasses.replace(leader.choice, compile=True))
+    candidate = Candidate(job, dataclasses.replace(leader.choice, compile=True))
     try:
-        candidate.error = agreement(reference, _gradients(candidate, few, training))
+        candidate.error = agreement(reference, gradients(candidate, few, training))
         if not within(candidate.error, candidate.choice.precision):
             return []
         for _ in range(3):
@@ -376,7 +337,7 @@ def _compiled(
     return [candidate]
 
 
-def _race_pair(first: _Candidate, second: _Candidate, batches: Sequence[Batch]) -> None:
+def _race_pair(first: Candidate, second: Candidate, batches: Sequence[Batch]) -> None:
     """A few steps of both in turn."""
     for _ in range(5):
         second.step(batches)
@@ -412,73 +373,6 @@ def _first(batch: Batch, count: int) -> Batch:
     )
 
 
-def _draws(candidate: _Candidate, batch: Batch) -> bool:
-    """Whether the network is random in training: dropout and the like draw in the order of memory,
-    so that two layouts never drop the same units and their gradients cannot be compared."""
-    found = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        found.append(_gradients(candidate, batch, training=True))
-    return not within(agreement(found[0], found[1]), "fp32")
-
-
-def _gradients(candidate: _Candidate, batch: Batch, training: bool) -> tuple[float, Tensor]:
-    """Loss and gradient of one batch, in training mode where that is not random: there norms see
-    what they will see, while their first running statistics fit nothing."""
-    torch.set_num_threads(candidate.choice.threads)
-    job = candidate.job
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(candidate.choice.precision)
-    images = candidate.normalize(batch.images)
-    if candidate.choice.layout == "channels_last":
-        images = images.contiguous(memory_format=torch.channels_last)
-    if training:
-        set_learning(job.network, candidate.still)
-    else:
-        job.network.eval()
-    with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
-        outputs = candidate.heads.outputs(images)
-    loss = candidate.heads.losses(job.task, outputs, batch).mean()
-    candidate.optimizers.zero_grad()
-    candidate.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    scale = candidate.scaler.get_scale()
-    flat = torch.cat(
-        [p.grad.reshape(-1) / scale for p in candidate.parameters if p.grad is not None]
-    )
-    return loss.item(), flat.cpu()
-
-
-def agreement(reference: tuple[float, Tensor], found: tuple[float, Tensor]) -> tuple[float, float]:
-    """Relative difference of the loss, and of the gradient in norm.
-
-    Args:
-        reference: loss, and all gradients in one row, in fp32.
-        found: the same of a candidate.
-
-    >>> agreement((2.0, torch.tensor([3.0, 4.0])), (2.5, torch.tensor([3.0, 4.5])))
-    (0.25, 0.1)
-    """
-    loss = abs(found[0] - reference[0]) / max(abs(reference[0]), 1e-12)
-    size = max(float(reference[1].norm()), 1e-12)
-    return loss, float((found[1] - reference[1]).norm()) / size
-
-
-def within(error: tuple[float, float], precision: str) -> bool:
-    """Whether both differences are within `TOLERANCE`; NaN never is.
-
-    >>> within((0.01, 0.2), "bf16"), within((0.01, 0.2), "fp32")
-    (True, False)
-    >>> within((0.0, float("nan")), "bf16")
-    False
-    """
-    return all(one <= most for one, most in zip(error, TOLERANCE[precision], strict=True))
-
-
-def _wait(device: torch.device) -> None:
-    """Until the device has done all that it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _key(job: Job) -> str:
     """What a measurement is good for: network, batch, machine, and what is on in a step."""
     shapes = [(name, tuple(value.shape)) for name, value in job.network.state_dict().items()]
@@ -510,10 +404,13 @@ def _recall(file: Path) -> Tuned | None:
     )
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        if not believed(float(found["busy"]), float(found["at"])):
+            return None
         return Tuned(
             choice=Choice(**found["choice"]),
             trials=tuple(make(one) for one in found["trials"]),
             seconds=found["seconds"],
+            busy=float(found["busy"]),
             remembered=True,
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -13,12 +13,7 @@ if TYPE_CHECKING:
     from neocog.analysis.graph import Graph
     from neocog.analysis.summary import Layer, Unknown
 
-__all__ = ["BUSY", "Costs", "How", "Network", "Range"]
-
-BUSY = 0.25
-"""Processors that other programs keep busy, from which on a measurement of this machine says more
-about them: with two cores, of which half of one was taken, operations of a few microseconds took
-up to 16 ms, whenever a thread had to wait for its turn."""
+__all__ = ["Costs", "How", "Network", "Range"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

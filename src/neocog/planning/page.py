@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING
 
 from neocog import __version__, html, plots
+from neocog.host import BUSY
 from neocog.html import words
-from neocog.planning.nouns import BUSY
 from neocog.planning.text import (
     ROUGH,
     amount,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from neocog.planning.nouns import BUSY
+from neocog.host import BUSY
 from neocog.text import printable
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from neocog.analysis.profile import Profile, bound, estimate, measure_profile
 from neocog.data.cache import cache_dir
 from neocog.errors import NeocogError
 from neocog.files import read_json, write_json
-from neocog.host import Watch
-from neocog.planning.nouns import BUSY, Range
+from neocog.host import Watch, believed
+from neocog.planning.nouns import Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from neocog.planning.nouns import How
 
 __all__ = ["Times", "known_profile", "machine_profile"]
-
-
-AGAIN = 600.0
-"""Seconds after which such a measurement is made again."""
 
 
 class Times:
@@ -116,8 +112,6 @@ def _recall(file: Path) -> tuple[Profile, float] | None:
     try:
         kept = read_json(file)
         busy, at = float(kept["busy"]), float(kept["at"])
-        # Which clock it is does not matter: one that was set back measures once more.
-        fresh = busy < BUSY or 0 <= time.time() - at < AGAIN
-        return (Profile.from_dict(kept["profile"]), busy) if fresh else None
+        return (Profile.from_dict(kept["profile"]), busy) if believed(busy, at) else None
     except (OSError, NeocogError, KeyError, TypeError, ValueError):
         return None

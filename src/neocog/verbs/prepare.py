@@ -27,6 +27,7 @@ from neocog.engine.heads import Heads
 from neocog.engine.job import Choice, Job, set_learning
 from neocog.errors import ConfigError
 from neocog.geometry import LAYOUTS, noun, size_text
+from neocog.host import BUSY
 from neocog.layers import Normalize
 from neocog.models import catalog
 from neocog.records import ModelSpec
@@ -173,6 +174,8 @@ def tune(prepared: Prepared, console: Console) -> Prepared:
     if found is not None and found.trials:
         how = f"{choice.precision}, {choice.layout}, " + ("compiled, " if choice.compile else "")
         when = "measured earlier" if found.remembered else f"measured in {found.seconds:.1f} s"
+        if found.busy >= BUSY:
+            when += f" while {found.busy:.1f} cores were busy otherwise"
         console.say(
             f"engine: {how}threads: {choice.threads}; {found.gain:.1f} × the plain loop, {when}"
         )
