@@ -279,17 +279,27 @@ def test_heads_of_the_catalogue_are_as_wide_as_the_answer(name: str) -> None:
 def test_each_size_of_growing_pictures_has_a_graph_of_its_own(
     growing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs: list[bool] = []
+    graphs: list[list[bool]] = []
 
     def seen(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
-        graphs.append(any(isinstance(one, torch.SymInt) for one in inputs))
+        values = [
+            node.meta.get("example_value") for node in graph.graph.find_nodes(op="placeholder")
+        ]
+        (images,) = (one for one in values if isinstance(one, Tensor) and one.shape[1:2] == (5,))
+        graphs.append([isinstance(side, torch.SymInt) for side in images.shape])
         return graph.forward
 
+    torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=seen))
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = nn.Sequential(nn.AvgPool2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     heads = Heads(net, compiled=True, growing=growing)
-    for side in (16, 24, 32, 24):
-        images = torch.rand(2, 3, side, side)
+    # As an epoch has them: batches differ by one picture.
+    for batch, side in ((6, 16), (7, 16), (6, 24), (7, 24), (7, 32), (6, 32)):
+        images = torch.rand(batch, 5, side, side)
         torch.testing.assert_close(heads.outputs(images)[0], net(images))
-    # Left to itself, the compiler makes the second one a graph for any size.
-    assert graphs == ([False] * 3 if growing else [False, True])
+    whole, any_batch = [False] * 4, [True, False, False, False]
+    expected = (
+        [whole, *[any_batch] * 3] if growing else [whole, any_batch, [True, False, True, True]]
+    )
+    assert graphs == expected
+    torch._dynamo.reset()

@@ -17,7 +17,7 @@ from neocog import host
 from neocog.config import Recipe
 from neocog.data import dataset
 from neocog.data.dataset import Dataset
-from neocog.engine import tuner
+from neocog.engine import candidate, tuner
 from neocog.engine.candidate import TOLERANCE, agreement, within
 from neocog.settings import from_dict
 from test_loop import make
@@ -121,35 +121,45 @@ def test_what_others_disturbed_is_measured_again_later(
     assert tuner.tune(job, cache=tmp_path).remembered
 
 
-class Timed:
-    """A candidate whose steps take what is said, one after the other."""
+def test_a_choice_of_fewer_threads_is_remembered(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make(digits, merged({}))
+    job = dataclasses.replace(job, choice=dataclasses.replace(job.choice, threads=2))
+    step = candidate.Candidate.step
 
-    def __init__(self, *times: float) -> None:
-        self.times: list[float] = []
-        self.coming = list(times)
-        self.step([])
+    def slower(self: candidate.Candidate, batches: Any) -> None:
+        step(self, batches)
+        self.times[-1] += self.choice.threads
 
-    @property
-    def best(self) -> float:
-        return min(self.times)
-
-    def step(self, _: object) -> None:
-        self.times.append(self.coming.pop(0) if len(self.coming) > 1 else self.coming[0])
+    monkeypatch.setattr(candidate.Candidate, "step", slower)
+    found = tuner.tune(job, cache=tmp_path)
+    assert found.choice.threads == 1
+    assert tuner.tune(job, cache=tmp_path) == dataclasses.replace(found, remembered=True)
 
 
-def test_a_race_that_others_disturbed_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("quiet", "threads"), [(True, 2), (False, 1)])
+def test_threads_are_compared_until_nobody_disturbs(
+    quiet: bool, threads: int, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside a busy program two threads wait for one another, and one does not."""
-    ends = time.monotonic() + 60
-    for busy, steps in (((0.0,), 4), ((0.9, 0.9, 0.0), 10)):
-        two, one = Timed(*[5.0] * 7, 1.0), Timed(2.0)
-        monkeypatch.setattr(tuner, "Watch", Others(*busy))
-        assert tuner._race([two, one], [], ends, ends) == 0.0  # type: ignore[list-item]
-        assert len(one.times) == steps
-    assert two.best < one.best
-    # It does not go on for ever.
-    monkeypatch.setattr(tuner, "Watch", Others(0.9))
-    over = time.monotonic()
-    assert tuner._race([two, one], [], over, over + 60) == 0.9  # type: ignore[list-item]
+    looks: list[float] = [0.9, 0.9, *([0.0] if quiet else [])]
+    others = Others(*looks)
+    step = candidate.Candidate.step
+
+    def timed(self: candidate.Candidate, batches: Any) -> None:
+        step(self, batches)
+        two = 0.5 if len(others.busy) == 1 and quiet else 3.0
+        self.times[-1] = two if self.choice.threads == 2 else 1.0
+
+    monkeypatch.setattr(candidate.Candidate, "step", timed)
+    monkeypatch.setattr(tuner, "Watch", others)
+    monkeypatch.setattr(tuner, "WINDOW", 0.05)
+    job = make(digits, merged({}))
+    job = dataclasses.replace(job, choice=dataclasses.replace(job.choice, threads=2))
+    found = tuner.tune(job, cache=tmp_path)
+    assert found.choice.threads == threads
+    assert found.busy == (0.0 if quiet else 0.9)
 
 
 def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BUSY", "Watch", "believed", "born", "cores", "memory_held", "memory_kept"]
+__all__ = ["AGAIN", "BUSY", "Watch", "believed", "born", "cores", "memory_held", "memory_kept"]
 
 _TRIM, _MMAP = -1, -3
 """`mallopt`: free memory at the top that goes back to the system; size from which a block is

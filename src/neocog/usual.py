@@ -20,7 +20,7 @@ __all__ = ["USUAL", "under", "usual"]
 USUAL: dict[str, dict[str, Any]] = {
     "speednet": {
         "optim": {"name": "muon", "normalize": True, "momentum": 0.6, "beside": 0.5},
-        "schedule": {"name": "linear", "grow": 0.625},
+        "schedule": {"name": "linear", "grow": 0.625, "grown": 0.65},
         "augment": {"alternate": True, "shift": 0.0625},
         "loss": {"label_smoothing": 0.2},
         "engine": {"views": "many"},

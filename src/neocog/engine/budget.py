@@ -84,15 +84,15 @@ class Budget:
         """Seconds of the run's time that are gone, those of earlier processes included."""
         return round(60 * self.minutes - (self.ends - self.clock()), 3)
 
-    def begun(self) -> dict[str, float]:
+    def opening(self) -> dict[str, float]:
         """What the first event tells of the time: what is `used` of it.
 
         Raises:
             ConfigError: nothing is left before the first step; with what the time went into.
         """
-        gone = self.used
         if not self.minutes:  # its end is known, but not what it was given
             return {}
+        gone = self.used
         if self.left > 0:
             return {"used": gone}
         raise ConfigError(

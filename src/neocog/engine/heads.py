@@ -33,8 +33,8 @@ class Heads:
     Args:
         network: asked as it is at each call, in the mode and layout that it has then.
         compiled: ask what `torch.compile` makes of it.
-        growing: pictures come in a few sizes, one after the other. Each has a compiled graph of
-            its own; by default the second size would get one for any size, which is slower.
+        growing: pictures come in a few heights and widths, one after the other. Each has a compiled
+            graph of its own; by default the second would get one for any, which is slower.
 
     Raises:
         ConfigError: auxiliary heads without a weight that is a number, 0 or more.
@@ -46,12 +46,14 @@ class Heads:
         auxiliary = getattr(network, "forward_auxiliary", None)
         self._one = auxiliary is None
         forward = network if auxiliary is None else auxiliary
-        dynamic = False if growing else None
-        self._forward: Any = torch.compile(forward, dynamic=dynamic) if compiled else forward
+        self._forward: Any = torch.compile(forward) if compiled else forward
+        self._static = compiled and growing
         self._weight = 0.0 if auxiliary is None else _weight(network)
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """B×C×H×W → the main outputs, then those of each auxiliary head; B×outputs each."""
+        if self._static:
+            torch._dynamo.mark_static(images, [2, 3])
         found = self._forward(images)
         return (found,) if self._one else tuple(found)
 

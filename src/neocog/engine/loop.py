@@ -305,7 +305,7 @@ class _Run:
             # One batch of the validation part, before hours of training find out that it fails.
             metrics = ["loss", *self._validate(sample=True), "lr", "seconds", "images_per_second"]
             epochs = self.job.recipe.engine.epochs
-            setup = self.budget.begun() if self.budget else {}
+            setup = self.budget.opening() if self.budget else {}
             steps = self.size.total
             self.emit("start", epochs=epochs, steps=steps, metrics=metrics, **setup)
         elif self.budget:

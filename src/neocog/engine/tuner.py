@@ -57,6 +57,8 @@ COMPILE_AFTER = 900.0
 """Seconds that a run must still take before compiling, which costs half a minute, is tried."""
 ROUNDS = 12
 """Steps of each candidate, at most."""
+WINDOW = 0.5
+"""Seconds of a look at what other programs do: the system counts in hundredths of a second."""
 ENOUGH = 3
 """Timed steps after which a candidate may be given up, and which all need for the result to be
 remembered: one step alone may have been the one that another program held up."""
@@ -87,7 +89,7 @@ class Tuned:
     seconds: float = 0.0
     """What measuring took."""
     busy: float = 0.0
-    """Processors that others kept busy meanwhile, on average."""
+    """Processors that others kept busy when it was decided, compiling apart."""
     remembered: bool = False
     """Whether an earlier measurement was used."""
 
@@ -114,7 +116,12 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     cache = cache or cache_dir() / "tuned"
     file = cache / f"{_key(job)}.json"
     known = _recall(file)
-    if known is not None and known.choice in open_choices:
+    if (
+        known is not None
+        and known.trials[0].choice == open_choices[0]
+        # Compiling was worth it for a run that was long; it is tried again for another.
+        and known.choice.compile == open_choices[0].compile
+    ):
         return known
     began = time.monotonic()
     threads = torch.get_num_threads()
@@ -206,6 +213,7 @@ def _measure(job: Job, choices: list[Choice]) -> tuple[list[Trial], float]:
     Returns:
         The trials, and the processors that others kept busy in the end.
     """
+    watch = Watch()
     whole = _batches(job)
     plain = Candidate(job, choices[0])
     # Before any step: in evaluation mode the running statistics count, which steps move.
@@ -244,15 +252,15 @@ def _measure(job: Job, choices: list[Choice]) -> tuple[list[Trial], float]:
                 crew.append(candidate)
         if time.monotonic() > latest:
             break
-    busy = _race(crew, batches, ends, latest)
+    _race(crew, batches, ends, latest)
     leader = min(crew, key=lambda one: one.best)
-    fewer, disturbed = _fewer_threads(job, leader, batches, ends, latest)
+    fewer, busy = _fewer_threads(job, leader, batches, ends, latest, watch.others)
     crew += fewer
     leader = min(crew, key=lambda one: one.best)
     rest = leader.best * total * pictures / sum(len(one.ids) for one in batches)
     if job.recipe.engine.compile == "auto" and rest > COMPILE_AFTER:
         crew += _compiled(job, leader, batches, reference, few[0], training)
-    return [_trial(one) for one in crew], max(busy, disturbed)
+    return [_trial(one) for one in crew], busy
 
 
 def _trial(candidate: Candidate) -> Trial:
@@ -265,45 +273,51 @@ def _trial(candidate: Candidate) -> Trial:
     )
 
 
-def _race(crew: Sequence[Candidate], batches: Sequence[Batch], ends: float, latest: float) -> float:
+def _race(crew: Sequence[Candidate], batches: Sequence[Batch], ends: float, latest: float) -> None:
     """Steps in turn until time or rounds are up; who is far behind is not measured further.
-
-    After rounds in which other programs were busy come more, for all: those who wait for one
-    another on several threads lose more to them than those on one.
 
     Args:
         crew: those in the race, each timed at least once.
         batches: of one step.
         ends: when it is over for those with `ENOUGH` steps.
         latest: when it is over for all.
-
-    Returns:
-        Processors that others kept busy in the last rounds.
     """
-    busy = 0.0
-    while True:
-        watch = Watch()
-        for _ in range(ROUNDS):
-            lead = min(one.best for one in crew)
-            for one in crew:
-                enough, now = len(one.times) >= ENOUGH, time.monotonic()
-                behind = one.best > 1.5 * lead and busy < BUSY
-                if now > latest or (enough and (now > ends or behind)):
-                    continue
-                one.step(batches)
-        busy = watch.others() or 0.0
-        if busy < BUSY or time.monotonic() > ends:
-            return busy
+    for _ in range(ROUNDS):
+        lead = min(one.best for one in crew)
+        for one in crew:
+            enough, now = len(one.times) >= ENOUGH, time.monotonic()
+            if now > latest or (enough and (now > ends or one.best > 1.5 * lead)):
+                continue
+            one.step(batches)
 
 
 def _fewer_threads(
-    job: Job, leader: Candidate, batches: Sequence[Batch], ends: float, latest: float
+    job: Job,
+    leader: Candidate,
+    batches: Sequence[Batch],
+    ends: float,
+    latest: float,
+    busy: Callable[[], float | None],
 ) -> tuple[list[Candidate], float]:
-    """The leader on fewer threads: small networks lose more to waiting than they gain. And how many
-    processors others kept busy."""
+    """The leader on fewer threads: small networks lose more to waiting than they gain.
+
+    Beside other programs they lose more still, which may be over in a moment, while the run that
+    this is for lasts. So the race goes on for a while until nobody disturbs it.
+
+    Args:
+        job: what is tuned.
+        leader: the fastest on all threads.
+        batches: of one step.
+        ends: when the race is over, but for the first steps.
+        latest: when it is over for all.
+        busy: how many processors others kept busy while all this was measured.
+
+    Returns:
+        The candidates, and how many processors others kept busy in the end.
+    """
     most = leader.choice.threads
     if job.recipe.engine.threads or job.device.type != "cpu" or most == 1:
-        return [], 0.0
+        return [], busy() or 0.0
     found: list[Candidate] = []
     for threads in sorted({1, max(1, most // 2)}):
         if time.monotonic() > ends and found:
@@ -311,7 +325,24 @@ def _fewer_threads(
         candidate = Candidate(job, dataclasses.replace(leader.choice, threads=threads))
         candidate.warm(batches)
         found.append(candidate)
-    return found, _race([leader, *found], batches, ends, latest)
+    crew = [leader, *found]
+    _race(crew, batches, ends, latest)
+    others, until = busy() or 0.0, min(ends, time.monotonic() + MOST)
+    while others >= BUSY and time.monotonic() + WINDOW < until:
+        others = _watched(crew, batches)
+    return found, others
+
+
+def _watched(crew: Sequence[Candidate], batches: Sequence[Batch]) -> float:
+    """Steps in turn for `WINDOW`, and how many processors others kept busy meanwhile. One that is
+    behind may be so because of them, and goes on unless it is very far behind."""
+    watch, over = Watch(), time.monotonic() + WINDOW
+    while time.monotonic() < over:
+        lead = min(one.best for one in crew)
+        for one in crew:
+            if one.best < 4 * lead:
+                one.step(batches)
+    return watch.others() or 0.0
 
 
 def _compiled(

@@ -19,7 +19,7 @@ __all__ = ["openvino_core", "openvino_library"]
 _TELEMETRY = "openvino_telemetry"
 _ABSENT: Any = None
 """In `sys.modules`: what is imported under that name is not found."""
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
 
 
 def openvino_library() -> Any:
@@ -46,7 +46,6 @@ def openvino_library() -> Any:
     return openvino
 
 
-@functools.cache
 def openvino_core() -> Any:
     """The one `openvino.Core` of this process, which lives as long as the process does.
 
@@ -58,4 +57,10 @@ def openvino_core() -> Any:
     Raises:
         ConfigError: OpenVINO is not installed.
     """
+    with _LOCK:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     return openvino_library().Core()
