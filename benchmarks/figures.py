@@ -62,10 +62,9 @@ class Figure:
     batch: int
     """Pictures a step."""
     images: int
-    """Pictures an epoch: whole batches. The first epoch of each side in each round is not
-    counted."""
+    """Pictures an epoch: whole batches."""
     seconds: float
-    """How long a side is measured in each round, at least: so many seconds, and a whole epoch."""
+    """How long a turn of a side is, at least: so many seconds, and a whole epoch."""
     minutes: int
     """What three rounds of all sides take on two slow cores, roughly; for people."""
     flip: bool
@@ -86,7 +85,7 @@ FIGURES: dict[str, Figure] = {
             size=32,
             batch=512,
             images=5_120,
-            seconds=3.0,
+            seconds=1.0,
             minutes=5,
             flip=True,
             shift=4,
@@ -103,7 +102,7 @@ FIGURES: dict[str, Figure] = {
             size=32,
             batch=128,
             images=256,
-            seconds=3.0,
+            seconds=1.0,
             minutes=6,
             flip=True,
             shift=4,
@@ -116,7 +115,7 @@ FIGURES: dict[str, Figure] = {
             size=28,
             batch=128,
             images=10_240,
-            seconds=3.0,
+            seconds=1.0,
             minutes=4,
             flip=False,
             shift=2,
@@ -129,7 +128,7 @@ FIGURES: dict[str, Figure] = {
             size=32,
             batch=512,
             images=1_536,
-            seconds=3.0,
+            seconds=1.0,
             minutes=6,
             flip=True,
             shift=4,
@@ -142,7 +141,7 @@ FIGURES: dict[str, Figure] = {
             size=8,
             batch=32,
             images=6_400,
-            seconds=2.0,
+            seconds=1.0,
             minutes=3,
             flip=False,
             shift=1,

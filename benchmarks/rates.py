@@ -1,132 +1,39 @@
 """Training images a second, side by side: `python benchmarks/rates.py FIGURE`.
 
-The sides of a figure run in turn (A B C A B C …), each in a fresh process with the same processors,
-so that a machine that drifts treats all alike. Ratios are taken within a round. Written are
-`results/FIGURE.json`, `results/FIGURE.svg` and the figure's section of README.md.
+In each round every side is a fresh process on the same processors, and they train in turn (A B C
+A B C …, see `contest`), so that a machine that drifts treats all alike. Ratios are taken within a
+turn. Written are `results/FIGURE.json`, `results/FIGURE.svg` and the figure's section of README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
+import contextlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import machine
 import pages
+from contest import ISA, Contender, NoAnswerError, Setting, started
 from figures import BARE, FIGURES, SIDES, Figure
 
 from neocog.host import Watch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["main"]
 
-LONGEST = 600
-"""Seconds after which a side is given up."""
+TURNS = 4
+"""Of each side in a round."""
 BUSY = 0.2
 """Processors that others keep busy, on average, above which a figure is worth little."""
-ISA = {
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
-}
-"""Makes PyTorch treat this processor as one without bf16; XLA follows its own mind."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One call of this program."""
-
-    sides: list[str]
-    rounds: int
-    threads: int
-    compile: str
-    quick: bool
-    data: dict[str, str]
-    """Sources of real pictures → what they are called; a figure takes the first that fits."""
-    synthetic: bool
-    """Whether synthetic ones will do where none of `data` fits."""
-    isa: str
-    choice: dict[str, Any]
-    home: Path
-    """Where results go."""
-    work: Path
-    """For files that nobody keeps."""
-
-
-class NoAnswerError(Exception):
-    """A side did not answer: why, in one line, and the end of what it said."""
-
-    def __init__(self, reason: str, said: str = "") -> None:
-        super().__init__(reason)
-        self.said = said
-
-
-def _why(said: str, code: int) -> NoAnswerError:
-    """What became of a side that ended without an answer."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    reason = lines[-1] if lines else "it said nothing"
-    if missing := re.findall(r"No module named '([\w.]+)'", said):
-        reason = f"{missing[-1]} is not installed: pip install -r benchmarks/requirements.txt"
-    elif code < 0:
-        reason = f"ended by signal {-code}: {reason}"
-    # The page is of this project; where it lies on this machine is not.
-    reason = reason.replace(f"{pages.HOME.parent}{os.sep}", "")[:300]
-    return NoAnswerError(reason, "\n".join(lines[-20:]))
-
-
-def _run(figure: Figure, side: str, setting: Setting, facts: dict[str, Any], more: Any) -> Any:
-    """One side, one round, in a process of its own."""
-    kind = SIDES[side]
-    with tempfile.TemporaryDirectory(dir=setting.work) as folder:
-        order = {
-            "figure": figure.name,
-            "data": str(setting.work / f"{figure.name}.npz"),
-            "folder": folder,
-            "images": figure.images,
-            "batch": figure.batch,
-            "seconds": figure.seconds,
-            "threads": setting.threads,
-            "compile": setting.compile,
-            "quick": setting.quick,
-            "facts": facts,
-            "options": kind.options | more,
-        }
-        (asked, answered) = (Path(folder) / "order.json", Path(folder) / "answer.json")
-        asked.write_text(json.dumps(order), encoding="utf-8")
-        # Absolute: the side runs in another folder.
-        given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(pages.HOME), *map(os.path.abspath, given)]),
-            "OMP_NUM_THREADS": str(setting.threads),
-            "NEOCOG_CACHE": str(setting.work / "cache"),
-            "KERAS_HOME": str(setting.work / "keras"),
-        }
-        command = [sys.executable, "-m", kind.module, str(asked), str(answered)]
-        log = setting.work / f"{figure.name}-{side}.log"
-        with log.open("w", encoding="utf-8") as out:
-            try:
-                done = subprocess.run(
-                    command,
-                    env=env | kind.env | ISA.get(setting.isa, {}),
-                    cwd=folder,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    timeout=LONGEST,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise NoAnswerError(f"no answer in {LONGEST} s") from error
-        if done.returncode or not answered.exists():
-            raise _why(log.read_text(encoding="utf-8", errors="replace"), done.returncode)
-        return json.loads(answered.read_text(encoding="utf-8"))
 
 
 def _say(text: str) -> None:
@@ -177,25 +84,8 @@ def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
     ceilings = [side for side in sides if SIDES[side].module == BARE]
     if ceilings and not fastest:
         fastest = _search(figure, setting, facts, ceilings[0], sides)
-    for turn in range(1, setting.rounds + 1):
-        for side, found in sides.items():
-            if "failed" in found:
-                continue
-            more = {"choices": _choices(fastest, sides)} if side in ceilings else {}
-            where = f"{figure.name} {turn}/{setting.rounds} {side}"
-            started = time.monotonic()
-            try:
-                one = _run(figure, side, setting, facts, more)
-            except NoAnswerError as error:
-                _fail(found, where, error)
-                continue
-            wall = round(time.monotonic() - started, 1)
-            found["rounds"].append(
-                {"rates": one["rates"], "about": one["about"], "wall_seconds": wall}
-            )
-            found["versions"] = one["versions"]
-            rate = statistics.median(one["rates"])
-            _say(f"{where}: {rate:,.0f} images/s, {wall:.0f} s in all")
+    for number in range(1, setting.rounds + 1):
+        _round(figure, setting, facts, f"{number}/{setting.rounds}", fastest, sides)
     for found in sides.values():
         _summarise(found)
     others = watch.others()
@@ -206,6 +96,7 @@ def measure(figure: Figure, setting: Setting) -> dict[str, Any]:
         "net": facts,
         "data": data,
         "rounds": setting.rounds,
+        "turns": 1 if setting.quick else TURNS,
         "threads": setting.threads,
         "compile": setting.compile,
         "isa": setting.isa,
@@ -227,33 +118,64 @@ def _search(
 ) -> dict[str, Any]:
     """The bare loop's fastest configuration; the candidates are kept beside."""
     try:
-        one = _run(figure, side, setting, facts, {})
+        with started(figure, side, setting, facts, {}) as one:
+            about = one.answer()["about"]
     except NoAnswerError as error:
         for ceiling, found in sides.items():
             if SIDES[ceiling].module == BARE:
                 _fail(found, f"{figure.name} {ceiling}", error)
         return {}
-    sides[side]["candidates"] = one["about"]["candidates"]
-    choice: dict[str, Any] = one["about"]["choice"]
+    sides[side]["candidates"] = about["candidates"]
+    choice: dict[str, Any] = about["choice"]
     _say(f"{figure.name} {side}: {choice}")
     return choice
 
 
-def _choices(fastest: dict[str, Any], sides: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the bare loop tries in this round: what was found the fastest, and what our tuner took
-    in the same round where that is another."""
+def _round(
+    figure: Figure,
+    setting: Setting,
+    facts: Any,
+    number: str,
+    fastest: dict[str, Any],
+    sides: dict[str, dict[str, Any]],
+) -> None:
+    """Start all sides, let them train in turn, and keep what they answer."""
+    crew: dict[str, Contender] = {}
     choices = [fastest]
-    if rounds := sides.get("ours", {}).get("rounds"):
-        about = rounds[-1]["about"]
-        mine = {key: about[key] for key in ("precision", "layout", "threads")}
-        mine["compile"] = about["compile"] == "on"
-        if mine != fastest:
-            choices.append(mine)
-    return choices
+
+    def go(side: str, do: Callable[[], Any]) -> Any:
+        """Something with one side; None, and it has failed, where that ends without an answer."""
+        try:
+            return do()
+        except NoAnswerError as error:
+            crew.pop(side)
+            _fail(sides[side], f"{figure.name} {number} {side}", error)
+            return None
+
+    with contextlib.ExitStack() as stack:
+        for side, found in sides.items():
+            if "failed" in found:
+                continue
+            more = {"choices": choices} if SIDES[side].module == BARE else {}
+            crew[side] = stack.enter_context(started(figure, side, setting, facts, more))
+            about = go(side, crew[side].first)
+            if side == "ours" and about:
+                # The bare loop also tries what our tuner took in the same round.
+                mine = about | {"compile": about["compile"] == "on"}
+                choices = [fastest, *([mine] if mine != fastest else [])]
+        for _ in range(1 if setting.quick else TURNS):
+            for side in list(crew):
+                go(side, crew[side].turn)
+        for side in list(crew):
+            if one := go(side, crew[side].answer):
+                sides[side]["rounds"].append({"rates": one["rates"], "about": one["about"]})
+                sides[side]["versions"] = one["versions"]
+                rate = statistics.median(one["rates"])
+                _say(f"{figure.name} {number} {side}: {rate:,.0f} images/s")
 
 
 def _summarise(found: dict[str, Any]) -> None:
-    """Median of all counted epochs, and their range."""
+    """Median of all turns, and their range."""
     rates = [rate for one in found["rounds"] for rate in one["rates"]]
     if rates:
         found["median"] = statistics.median(rates)
@@ -279,24 +201,38 @@ def _ratios(figure: Figure, sides: dict[str, Any]) -> list[dict[str, Any]]:
         if "median" not in ours or not rivals:
             continue
         best = max(rivals, key=lambda side: sides[side]["median"])
-        each = [
-            statistics.median(mine["rates"]) / statistics.median(other["rates"])
-            for mine, other in zip(ours["rounds"], sides[best]["rounds"], strict=False)
-        ]
-        value, least = statistics.median(each), bars.get(over)
-        one = {"over": over, "side": best, "value": value, "low": min(each), "high": max(each)}
-        met = None if least is None else value >= least
-        found.append(one | {"bar": least, "met": met})
+        pairs = list(zip(ours["rounds"], sides[best]["rounds"], strict=False))
+        found.append(
+            _ratio(over, best, [_within(mine["rates"], other["rates"]) for mine, other in pairs])
+            | {"bar": bars.get(over)}
+        )
         if over == "bare":
             # What was tried last is our tuner's choice: what is left is what our loop costs.
-            each = [
-                statistics.median(mine["rates"]) / other["about"]["tried"][-1]["images_per_second"]
-                for mine, other in zip(ours["rounds"], sides[best]["rounds"], strict=False)
+            alike = [
+                _within(mine["rates"], other["about"]["tried"][-1]["rates"])
+                for mine, other in pairs
             ]
-            one |= {"side": f"{best}, configured alike", "value": statistics.median(each)}
-            one |= {"low": min(each), "high": max(each)}
-            found.append(one | {"bar": None, "met": None})
+            found.append(_ratio(over, f"{best}, configured alike", alike) | {"bar": None})
+    for one in found:
+        one["met"] = None if one["bar"] is None else one["value"] >= one["bar"]
     return found
+
+
+def _within(mine: list[float], other: list[float]) -> float:
+    """The ratio of a round: the median of its turns' ratios."""
+    return statistics.median(one / two for one, two in zip(mine, other, strict=True))
+
+
+def _ratio(over: str, side: str, rounds: list[float]) -> dict[str, Any]:
+    """The ratio of a figure from those of its rounds."""
+    return {
+        "over": over,
+        "side": side,
+        "value": statistics.median(rounds),
+        "low": min(rounds),
+        "high": max(rounds),
+        "rounds": rounds,
+    }
 
 
 def _setting_of(found: dict[str, Any]) -> str:
@@ -364,11 +300,13 @@ def report(name: str, result: dict[str, Any], home: Path) -> list[str]:
     where = machine.words(result["machine"])
     forced = f", PyTorch held to {result['isa']}" if result["isa"] else ""
     busy = result["machine"]["busy_with_others"]
+    times = f"{result['rounds']} rounds of {result['turns']} turns"
     idle = "" if busy is None else f" Other programs kept {busy:.1f} cores busy meanwhile."
     lines += [
         "",
-        f"{result['rounds']} rounds, {result['threads']} threads{forced}, {result['data']} "
-        f"pictures, {result['figure']['images']:,} an epoch, compiling {result['compile']}; "
+        f"{times}, {result['threads']} threads{forced}, "
+        f"{result['data']} pictures, {result['figure']['images']:,} an epoch, "
+        f"compiling {result['compile']}; "
         f"{result['minutes']:.0f} minutes. {where}; {listed}.{idle}",
     ]
     return lines
@@ -403,13 +341,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog="Minutes that three rounds of all sides take on two slow processors with nothing "
-        f"else to do: {minutes}. Each side is measured for some seconds a round after an epoch "
-        "that is not counted; most of the rest is starting, tuning and compiling.",
+        f"else to do: {minutes}. Every side has four turns of some seconds a round; most of the "
+        "rest is starting, tuning and compiling.",
     )
     add = parser.add_argument
     add("figure", choices=[*FIGURES, "all"])
     add("--sides", default=",".join(SIDES), help="which, separated by commas (default: all)")
-    add("--rounds", type=int, default=3, help="turns of each side (default: 3, the least)")
+    add("--rounds", type=int, default=3, help="fresh starts of each side (default: 3, the least)")
     add("--threads", type=int, default=machine.cores(), help="processors of every side")
     add(
         "--data",

@@ -162,6 +162,13 @@ def test_threads_are_compared_until_nobody_disturbs(
     assert found.busy == (0.0 if quiet else 0.9)
 
 
+def test_busy_processors_do_not_disturb_another_device(digits: Dataset) -> None:
+    job = make(digits, merged({}))
+    leader = candidate.Candidate(job, dataclasses.replace(job.choice, threads=2))
+    there = dataclasses.replace(job, device=torch.device("cuda"))
+    assert tuner._fewer_threads(there, leader, [], 0.0, 0.0, lambda: 0.9) == ([], 0.0)
+
+
 def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> None:
     fixed = {"precision": "fp32", "layout": "contiguous"}
     found = tuner.tune(make(digits, merged({"engine": fixed})), cache=tmp_path)

@@ -26,7 +26,7 @@ from figures import LR, MOMENTUM
 from pictures import open_pictures
 
 from neocog.host import memory_kept
-from sides import Order, answer, read_order
+from sides import Order, Turns, answer, read_order
 
 __all__ = ["main"]
 
@@ -126,20 +126,18 @@ def measure(order: Order, choices: list[dict[str, Any]]) -> None:
     steps = order.images // order.batch
     for one in crew:
         one.run(WARM)
-    seconds: list[list[float]] = [[0.0] for _ in crew]
-    while not all(map(order.enough, seconds)):
+    turns = Turns(order)
+    seconds: list[list[float]] = [[] for _ in crew]
+    while not turns.over(min(seconds, key=sum)):
         for one, times in zip(crew, seconds, strict=True):
             times.append(one.run(steps))
-    rates = [order.rates(times) for times in seconds]
+    rates = [turns.rates(times) for times in seconds]
     best = max(range(len(crew)), key=lambda index: statistics.median(rates[index]))
     answer(
         rates[best],
         **crew[best].choice,
         loss=crew[best].loss,
-        tried=[
-            choice | {"images_per_second": statistics.median(each)}
-            for choice, each in zip(choices, rates, strict=True)
-        ],
+        tried=[choice | {"rates": each} for choice, each in zip(choices, rates, strict=True)],
         augmentation="none in the loop: one batch",
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from figures import LR, MOMENTUM
 from pictures import Pictures, open_pictures
 
-from sides import Order, answer, read_order
+from sides import Turns, answer, read_order
 
 __all__ = ["main"]
 
@@ -46,9 +46,9 @@ class Batches(keras.utils.PyDataset):
 class Clock(keras.callbacks.Callback):
     """Seconds and mean loss of each epoch; ends the run when there are enough."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, turns: Turns) -> None:
         super().__init__()
-        self.order = order
+        self.turns = turns
         self.began = 0.0
         self.seconds: list[float] = []
         self.losses: list[float] = []
@@ -61,7 +61,7 @@ class Clock(keras.callbacks.Callback):
         """End."""
         self.seconds.append(time.perf_counter() - self.began)
         self.losses.append(float(logs["loss"]))
-        if self.order.enough(self.seconds):
+        if self.turns.over(self.seconds):
             self.model.stop_training = True
 
 
@@ -80,10 +80,10 @@ def main() -> None:
         metrics=["accuracy"],
     )
     pictures = open_pictures(order.data, order.net, channels_last=True)
-    clock = Clock(order)
+    clock = Clock(Turns(order))
     model.fit(Batches(pictures, order.batch), epochs=order.epochs, callbacks=[clock])
     answer(
-        order.rates(clock.seconds),
+        clock.turns.rates(clock.seconds),
         ("keras", "jax") if backend == "jax" else ("keras",),
         loss=clock.losses[0],
         backend=backend,

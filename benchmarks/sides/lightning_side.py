@@ -18,7 +18,7 @@ from pictures import open_pictures
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sides import Order, answer, read_order
+from sides import Turns, answer, read_order
 from sides.tutorial import Samples
 
 __all__ = ["main"]
@@ -51,11 +51,12 @@ class Module(lightning.LightningModule):
 class Clock(lightning.Callback):
     """Seconds and last loss of each epoch; ends the run when there are enough.
 
+    Turns end where an epoch does: loader processes have then nothing left to fetch ahead.
     The checkpoint after an epoch is not in its seconds.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
         self.began = 0.0
         self.seconds: list[float] = []
         self.losses: list[float] = []
@@ -68,7 +69,7 @@ class Clock(lightning.Callback):
         """End. Lightning calls its checkpoint callback after all others."""
         self.seconds.append(time.perf_counter() - self.began)
         self.losses.append(float(trainer.callback_metrics["train_loss"]))
-        trainer.should_stop = self.order.enough(self.seconds)
+        trainer.should_stop = self.turns.over(self.seconds)
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    clock = Clock(order)
+    clock = Clock(Turns(order))
     trainer = lightning.Trainer(
         max_epochs=order.epochs,
         accelerator="cpu",
@@ -96,7 +97,7 @@ def main() -> None:
     model = Module(nets.build(order.net), channels_last=options["channels_last"])
     trainer.fit(model, loader)
     answer(
-        order.rates(clock.seconds),
+        clock.turns.rates(clock.seconds),
         ("lightning",),
         loss=clock.losses[0],
         **options,

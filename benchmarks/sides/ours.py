@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nets
 import torch
@@ -29,10 +29,10 @@ from neocog.config import (
     Recipe,
     ScheduleRecipe,
 )
-from sides import Order, answer, read_order
+from sides import Order, Turns, answer, read_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from neocog.engine.control import Control
     from neocog.records import Event
@@ -56,7 +56,9 @@ def recipe(order: Order) -> Recipe:
     )
 
 
-def spent(events: Iterable[Event], images: int) -> tuple[list[float], list[float]]:
+def spent(
+    events: Iterable[Event], images: int, waited: Mapping[int, float]
+) -> tuple[list[float], list[float]]:
     """Seconds of each epoch with its share of what lies between epochs, and that by itself.
 
     Between the event of one epoch and the first step of the next lie the console's line, the
@@ -65,6 +67,7 @@ def spent(events: Iterable[Event], images: int) -> tuple[list[float], list[float
     Args:
         events: of the run.
         images: pictures an epoch.
+        waited: epochs that were done → seconds that were then the others'.
     """
     seconds: list[float] = []
     between: list[float] = []
@@ -75,11 +78,23 @@ def spent(events: Iterable[Event], images: int) -> tuple[list[float], list[float
         elif event.kind == "epoch":
             steps = float(event.values["seconds"])
             if seconds:
-                between.append(max(0.0, last - ended - steps))
+                idle = waited.get(len(seconds), 0.0)
+                between.append(max(0.0, last - ended - idle - steps))
                 steps += between[-1] * images / EPOCH
             seconds.append(steps)
             ended = event.time
     return seconds, between
+
+
+def chosen(folder: Path) -> dict[str, Any]:
+    """What our tuner took for the run in a folder."""
+    engine = neocog.open(folder).recipe.engine
+    return {
+        "precision": engine.precision,
+        "layout": engine.layout,
+        "compile": engine.compile,
+        "threads": engine.threads,
+    }
 
 
 def main() -> None:
@@ -87,31 +102,27 @@ def main() -> None:
     order = read_order()
     torch.set_num_threads(order.threads)
     shutil.rmtree(Path(os.environ["NEOCOG_CACHE"]) / "tuned", ignore_errors=True)
+    folder = Path(order.folder) / "run"
+    turns = Turns(order)
     seconds: list[float] = []
 
     def enough(event: Event, control: Control) -> None:
         if event.kind == "epoch":
             seconds.append(event.values["seconds"])
-            if order.enough(seconds):
+            if turns.over(seconds, **chosen(folder)):
                 control.stop("measured")
 
     model = nets.build(order.net) if order.figure in nets.OWN else order.figure
     began = time.perf_counter()
-    run = neocog.fit(
-        model, recipe=recipe(order), out=Path(order.folder) / "run", callbacks=[enough]
-    )
-    whole = time.perf_counter() - began
-    charged, between = spent(run.events, order.images)
-    engine = run.recipe.engine
+    run = neocog.fit(model, recipe=recipe(order), out=folder, callbacks=[enough])
+    whole = time.perf_counter() - began - sum(turns.waited.values())
+    charged, between = spent(run.events, order.images, turns.waited)
     losses = [event.values["loss"] for event in run.events if event.kind == "epoch"]
     answer(
-        order.rates(charged),
+        turns.rates(charged),
         ("pillow",),
         loss=losses[0],
-        precision=engine.precision,
-        layout=engine.layout,
-        compile=engine.compile,
-        threads=engine.threads,
+        **chosen(folder),
         neocog=neocog.__version__,
         augment=dataclasses.asdict(run.recipe.augment),
         seconds_between_epochs=[round(one, 4) for one in between],

@@ -15,7 +15,7 @@ from pictures import Pictures, open_pictures
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sides import Order, answer, read_order
+from sides import Order, Turns, answer, read_order
 
 __all__ = ["Samples", "main"]
 
@@ -34,7 +34,7 @@ class Samples(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(image), label
 
 
-def train(order: Order) -> tuple[list[float], list[float]]:
+def train(order: Order, turns: Turns) -> tuple[list[float], list[float]]:
     """Seconds and mean loss of each epoch."""
     model = nets.build(order.net)
     loader = DataLoader(
@@ -45,7 +45,7 @@ def train(order: Order) -> tuple[list[float], list[float]]:
     seconds: list[float] = []
     losses: list[float] = []
     model.train()
-    while not order.enough(seconds):
+    while not turns.over(seconds):
         began = time.perf_counter()
         running = 0.0
         for inputs, labels in loader:
@@ -63,9 +63,10 @@ def main() -> None:
     """One round."""
     order = read_order()
     torch.set_num_threads(order.threads)
-    seconds, losses = train(order)
+    turns = Turns(order)
+    seconds, losses = train(order, turns)
     answer(
-        order.rates(seconds),
+        turns.rates(seconds),
         loss=losses[0],
         precision="fp32",
         layout="contiguous",

@@ -313,10 +313,13 @@ def _fewer_threads(
         busy: how many processors others kept busy while all this was measured.
 
     Returns:
-        The candidates, and how many processors others kept busy in the end.
+        The candidates, and how many processors others kept busy in the end; 0 where another
+        device does the work.
     """
     most = leader.choice.threads
-    if job.recipe.engine.threads or job.device.type != "cpu" or most == 1:
+    if job.device.type != "cpu":
+        return [], 0.0
+    if job.recipe.engine.threads or most == 1:
         return [], busy() or 0.0
     found: list[Candidate] = []
     for threads in sorted({1, max(1, most // 2)}):
