@@ -142,7 +142,7 @@ def test_a_missing_or_mistyped_field_is_named(field: tuple[str, ...], tmp_path: 
         (lambda v: v["model"].update(args={"depth": 1}), "unknown body.linear2"),
         (lambda v: v["model"].update(name="cnn"), "missing stages"),
         (lambda v: v.update(format=True), "format True"),
-        (lambda v: v.update(format=99), "format 99, expected 4"),
+        (lambda v: v.update(format=99), "format 99, expected 5"),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_belong_together_are_refused(

@@ -460,7 +460,7 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     refused("format 99", json=json.dumps({**json.loads(text), "format": 99}))
     old = {name: value for name, value in json.loads(text)["input"].items() if name != "views"}
     first_format = {**json.loads(text), "format": 1, "input": old}
-    refused("bundle of format 1, expected 4", json=json.dumps(first_format))
+    refused("bundle of format 1, expected 5", json=json.dumps(first_format))
     refused("InputSpec needs exactly", json=json.dumps({**json.loads(text), "input": {}}))
     odd = {**json.loads(text)["input"], "views": "all"}
     refused("damaged: views is one of", json=json.dumps({**json.loads(text), "input": odd}))

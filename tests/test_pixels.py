@@ -256,7 +256,7 @@ def test_bundles_of_before_are_of_pictures_that_are_cropped(
 ) -> None:
     bundle = digits_run.path / "bundle"
     described = json.loads((bundle / "bundle.json").read_text())
-    assert described["format"] == 4
+    assert described["format"] == 5
     del described["input"]["whole"]
     (bundle / "bundle.json").write_text(json.dumps({**described, "format": 2}))
     assert Bundle.load(bundle).input.whole is False

@@ -23,7 +23,7 @@ from neocog.described import REMEDY, Described
 from neocog.engine import checkpoint
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import write_json
-from neocog.layers import Predictor
+from neocog.layers import Predictor, materialize
 from neocog.models import catalog
 from neocog.models.empty import without_memory
 
@@ -86,6 +86,7 @@ class Bundle:
             RunError: weights and network do not fit.
         """
         network = self._build(model) if isinstance(model, str) else model
+        materialize(network, self.input)
         load_weights(network, self.weights)
         return network.eval()
 
@@ -123,7 +124,8 @@ class Bundle:
             ConfigError, RunError: see `network`.
         """
         task, network = tasks.build(self.task), self.network(model)
-        if torch.device(device).type == "cpu" and len(self.input.size) == 2:
+        last = len(self.input.size) == 2 and not self.input.contiguous
+        if last and torch.device(device).type == "cpu":
             # In fp32 on a processor 1.1 (resnet18) to 1.6 (speednet) times as fast.
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Predictor(network, self.input, task.decode).to(device).eval()

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "REMEDY", "Described"]
 
-FORMAT = 4
+FORMAT = 5
 """Raised when a bundle of this version could not be read by the one before."""
 _ADDED: dict[int, dict[str, dict[str, Any]]] = {
+    5: {"input": {"contiguous": False}},
     4: {},  # a classification may have a temperature
     3: {"input": {"whole": False}},
     2: {},
@@ -157,6 +158,7 @@ _SECTIONS: dict[str, tuple[Any, dict[str, tuple[str, Callable[[Any], bool]]]]] =
             "std": ("numbers above 0", _is_positive_numbers),
             "views": _TEXT,
             "whole": ("true or false", _is_bool),
+            "contiguous": ("true or false", _is_bool),
         },
     ),
     "task": (TaskSpec, {"name": _TEXT, "args": _OBJECT}),

@@ -6,13 +6,14 @@ and serving all call it, so that none of them can preprocess differently.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from neocog.geometry import LAYOUTS, MARGIN, covering_size, noun, size_text
 from neocog.records import FULL_SCALE
@@ -29,6 +30,7 @@ __all__ = [
     "Normalize",
     "Predictor",
     "covering_size",
+    "materialize",
     "output_layer",
     "scaling",
 ]
@@ -122,25 +124,53 @@ class Normalize(nn.Module):
         mean: per channel, in units of 0…1.
         std: per channel, in units of 0…1.
         dims: axes behind the channels: 2 for pictures, 1 for signals, 3 for volumes.
+        order: of the result in memory; the usual one: that of what is given.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], dims: int = 2) -> None:
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dims: int = 2,
+        order: torch.memory_format = torch.preserve_format,
+    ) -> None:
         super().__init__()
-        self.dims = dims
+        self.dims, self.order = dims, order
         shape, full = (1, len(mean), *(1,) * dims), 255 if dims == 2 else 1
         self.register_buffer("mean", torch.tensor(mean).view(shape) * full, persistent=False)
         self.register_buffer("scale", 1 / (torch.tensor(std).view(shape) * full), persistent=False)
 
+    @classmethod
+    def of(cls, input: InputSpec) -> Normalize:
+        """For a network: as it wants its input, in the order of memory that it needs."""
+        order = torch.contiguous_format if input.contiguous else torch.preserve_format
+        return cls(input.mean, input.std, len(input.size), order)
+
     def forward(self, images: Tensor) -> Tensor:
         """B×C×H×W → B×C×H×W float32; B×C×L and B×C×D×H×W likewise."""
         # One copy, worked on in place: for small batches, memory is what this costs.
-        images_in = images.to(torch.float32, copy=True)
+        images_in = images.to(torch.float32, copy=True, memory_format=self.order)
         if self.dims != 2:
             images_in.div_(FULL_SCALE[str(images.dtype).removeprefix("torch.")])
         return images_in.sub_(self.mean).mul_(self.scale)
+
+
+def materialize(network: nn.Module, input: InputSpec) -> None:
+    """Let lazy layers (`nn.LazyLinear`, …) take the sizes that they find in the first samples they
+    are given: two black ones. Other networks stay untouched.
+
+    Args:
+        network: on the CPU.
+        input: what it takes.
+    """
+    if any(is_lazy(one) for one in (*network.parameters(), *network.buffers())):
+        training = network.training
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, input.channels, *input.size))
+        network.train(training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +294,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.input = input
         self.fit = nn.Identity() if input.whole else Fit(input.size)
-        self.normalize = Normalize(input.mean, input.std, len(input.size))
+        self.normalize = Normalize.of(input)
         self.network = network
         self.decode = decode
 
@@ -298,6 +328,8 @@ class Predictor(nn.Module):
     def _answers(self, pictures: Tensor) -> Tensor:
         """The mean over the views of pictures as the network takes them."""
         views = _views(pictures, self.input.views)
+        if self.input.contiguous:  # a window of a picture is not
+            views = (replace(one, pictures=one.pictures.contiguous()) for one in views)
         # Not `sum`: it starts with 0, which would turn −0 into +0.
         terms = (one.weight * one.back(self.network(one.pictures)) for one in views)
         mean: Tensor = reduce(torch.add, terms)

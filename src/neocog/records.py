@@ -84,6 +84,10 @@ class InputSpec:
     whole: bool = False
     """Off: a picture is scaled to cover `size` and cropped to it. On: it is answered for as it is,
     pixel by pixel, and `size` is that of training crops alone."""
+    contiguous: bool = False
+    """On: the network must be given pictures with the channels first in memory, too, since it views
+    what comes out of a convolution as another shape (`x.view(len(x), -1)`). Off: they lie as the
+    data set has them, channels last, which is faster."""
 
     def __post_init__(self) -> None:
         known = get_args(Views)

@@ -16,7 +16,6 @@ from neocog.engine import optim
 from neocog.engine.heads import Heads
 from neocog.engine.job import set_learning
 from neocog.engine.step import train_step
-from neocog.layers import Normalize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +52,7 @@ class Candidate:
         self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = optim.build(network, job.recipe.optim, rates=job.rates, own=job.carried)
-        dims = len(job.input.size)
-        self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
+        self.normalize = self.job.normalizer()
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=choice.precision == "fp16")
         self.times: list[float] = []
         self.error = (0.0, 0.0)
@@ -108,8 +106,6 @@ def gradients(candidate: Candidate, batch: Batch, training: bool) -> tuple[float
     job = candidate.job
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(candidate.choice.precision)
     images = candidate.normalize(batch.images)
-    if candidate.choice.layout == "channels_last":
-        images = images.contiguous(memory_format=torch.channels_last)
     if training:
         set_learning(job.network, candidate.still)
     else:

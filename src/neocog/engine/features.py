@@ -178,10 +178,7 @@ def _features(
     is not the network's."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    ready = nn.Sequential(
-        Fit(job.input.size), Normalize(job.input.mean, job.input.std, len(job.input.size))
-    )
-    ready = ready.to(job.device)
+    ready = nn.Sequential(Fit(job.input.size), Normalize.of(job.input)).to(job.device)
     found = torch.zeros(len(job.data), layer.in_features)
     done = 0
     try:

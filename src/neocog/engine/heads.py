@@ -11,11 +11,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from neocog.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from neocog.engine.task import Task
     from neocog.records import Batch
@@ -51,11 +52,23 @@ class Heads:
         self._weight = 0.0 if auxiliary is None else _weight(network)
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """B×C×H×W → the main outputs, then those of each auxiliary head; B×outputs each."""
+        """B×C×H×W → the main outputs, then those of each auxiliary head; B×outputs each.
+
+        Raises:
+            ConfigError: no tensor, but several or something else.
+        """
         if self._static:
             torch._dynamo.mark_static(images, [2, 3])
         found = self._forward(images)
-        return (found,) if self._one else tuple(found)
+        if not self._one:
+            return tuple(found)
+        if not isinstance(found, Tensor):
+            raise ConfigError(
+                f"the network gives a {type(found).__name__} while it trains, expected one tensor",
+                "switch its auxiliary outputs off (aux_logits=False in torchvision), or give them "
+                "with `forward_auxiliary`",
+            )
+        return (found,)
 
     def losses(
         self, task: Task, outputs: tuple[Tensor, ...], batch: Batch, *, training: bool = False

@@ -13,6 +13,7 @@ import torch
 
 from neocog.data.batches import batches_per_epoch
 from neocog.errors import ConfigError, DataError
+from neocog.layers import Normalize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,13 @@ class Job:
     """Whether its weights were learnt elsewhere."""
     ends: float | None = None
     """When the whole run must be over, by `time.monotonic`; None: when its epochs are done."""
+
+    def normalizer(self) -> Normalize:
+        """Bytes to what the network takes, in the memory order of `choice`."""
+        last = self.choice.layout == "channels_last"
+        order = torch.channels_last if last else torch.contiguous_format
+        spec = self.input
+        return Normalize(spec.mean, spec.std, len(spec.size), order).to(self.device)
 
     def still_parts(self) -> tuple[nn.Module, ...]:
         """The modules behind `still`."""

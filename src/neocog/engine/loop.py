@@ -42,7 +42,7 @@ from neocog.engine.step import non_finite, train_step
 from neocog.engine.stopping import Signals, Stopped
 from neocog.errors import NonFiniteLossError
 from neocog.host import memory_kept
-from neocog.layers import Normalize, Predictor
+from neocog.layers import Predictor
 from neocog.records import Event
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ class _Run:
         self.peak = live.optimizers.lr
         self.full = FULL if job.ends is None else TIME
         self.budget = self._budget(history) if job.ends is not None else None
-        dims = len(job.input.size)
-        self.normalize = Normalize(job.input.mean, job.input.std, dims).to(job.device)
+        self.normalize = job.normalizer()
         once = dataclasses.replace(job.input, views="one")
         self.predictor = Predictor(job.network, once, job.task.decode).to(job.device)
         self.parameters = [p for p in job.network.parameters() if p.requires_grad]

@@ -87,9 +87,7 @@ def train_step(
     for one in batches:
         images = normalize(one.images)
         if size is not None:
-            images = shrunk(images, size)
-        if job.choice.layout == "channels_last":
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = shrunk(images, size).contiguous(memory_format=normalize.order)
         with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
             outputs = heads.outputs(images)
         losses = heads.losses(job.task, outputs, one, training=True)

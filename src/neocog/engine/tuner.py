@@ -63,6 +63,9 @@ ENOUGH = 3
 """Timed steps after which a candidate may be given up, and which all need for the result to be
 remembered: one step alone may have been the one that another program held up."""
 
+MEANING = 2
+"""Of what stands in a choice; results from before it changed are not believed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -106,7 +109,7 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     Nothing of the job is changed: candidates train copies.
 
     Args:
-        job: its choice is the plain loop: fp32, contiguous, not compiled, all threads.
+        job: its choice is what counts where measuring would not pay.
         cache: folder that remembers results per (network, batch, machine); for some minutes only
             where other programs were busy.
     """
@@ -131,7 +134,7 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
     finally:
         torch.set_num_threads(threads)
     if not trials:
-        return Tuned(choice=open_choices[0])
+        return Tuned(choice=job.choice)
     best = min(trials, key=lambda trial: trial.seconds)
     if best.seconds * GAIN > trials[0].seconds:
         best = trials[0]
@@ -146,27 +149,26 @@ def tune(job: Job, *, cache: Path | None = None) -> Tuned:
 def seconds_per_picture(job: Job, *, pictures: int = 128) -> tuple[float, float]:
     """What a training step costs for each picture, measured in a few steps: a first estimate.
 
-    The plain loop and the one that is mostly the fastest, half precision in channels-last, take
-    two steps each after one that warms up. Nothing is compiled for it.
+    The job's own choice and the one that is mostly the fastest, half precision in channels-last,
+    take two steps each after one that warms up. Nothing is compiled for it.
 
     Args:
         job: nothing of it is changed.
         pictures: in a step, at most.
 
     Returns:
-        Seconds of the faster one, and of the plain loop.
+        Seconds of the faster one, and of the job's own.
 
     Raises:
-        RuntimeError: not even the plain loop runs here.
+        RuntimeError: not even its own runs here.
     """
     job = dataclasses.replace(job, choice=dataclasses.replace(job.choice, compile=False))
-    open_choices = _candidates(job)
     batch = _first(_batches(job)[0], pictures)
     threads = torch.get_num_threads()
     times: list[float] = []
     try:
         with _aside(job):
-            for choice in open_choices[:2]:
+            for choice in (job.choice, *_candidates(job)[1:2]):
                 candidate = Candidate(job, choice)
                 try:
                     candidate.warm([batch])
@@ -190,7 +192,8 @@ def _aside(job: Job) -> Iterator[None]:
 
 
 def _candidates(job: Job) -> list[Choice]:
-    """What the recipe leaves open: the plain loop, then the most promising first."""
+    """What the recipe leaves open: the plain loop in fp32, contiguous, then the most promising
+    first."""
     engine, cuda = job.recipe.engine, job.device.type == "cuda"
     native = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
     half: Precision = "bf16" if native else "fp16"
@@ -198,7 +201,9 @@ def _candidates(job: Job) -> list[Choice]:
     if engine.precision == "auto":
         precisions = ["fp32", half]
     layouts: list[Layout] = [job.choice.layout]
-    if engine.layout == "auto" and len(job.input.size) == 2:
+    if job.input.contiguous:
+        layouts = ["contiguous"]
+    elif engine.layout == "auto" and len(job.input.size) == 2:
         layouts = ["contiguous", "channels_last"]
     plain, *others = [
         dataclasses.replace(job.choice, precision=precision, layout=layout)
@@ -415,6 +420,7 @@ def _key(job: Job) -> str:
     engine = job.recipe.engine
     learnt = [name for name, one in job.network.named_parameters() if one.requires_grad]
     facts = [
+        MEANING,
         *(
             str(job.network),
             shapes,

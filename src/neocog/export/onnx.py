@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from neocog.errors import ConfigError, RunError
-from neocog.export.program import program_of, traced
+from neocog.export.program import program_of, remedy, traced
 from neocog.files import write_atomic
 from neocog.layers import Predictor
 from neocog.runtime.label import ANSWERS, SAMPLES
@@ -182,7 +182,7 @@ def _model(program: nn.Module, bundle: Bundle, dtype: torch.dtype) -> Any:
         why = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise RunError(
             f"the network {bundle.model.name} cannot be exported: {why[:300]}",
-            "its forward may not depend on the numbers in its input",
+            remedy(cause),
         ) from error
     assert found is not None  # it is None for the older exporter alone
     return found.model_proto

@@ -7,6 +7,7 @@ predictor's own.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from neocog.layers import Predictor
     from neocog.records import InputSpec
 
-__all__ = ["METADATA", "AnySize", "Masked", "Program", "example", "program_of", "traced"]
+__all__ = [
+    "METADATA",
+    "AnySize",
+    "Masked",
+    "Program",
+    "example",
+    "program_of",
+    "remedy",
+    "traced",
+]
 
 METADATA = "neocog.json"
 """Name of the metadata among the files of a `torch.export` archive."""
@@ -130,3 +140,10 @@ def traced(
         return torch.export.export(
             program, (example(spec, dtype),), dynamic_shapes=shapes, strict=False
         )
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about a network that `traced` cannot follow."""
+    if re.search(r"size\(\)\[0\].*specialized it to be a constant", str(error)):
+        return "its forward fixes the number of samples: write x.shape[0] instead of len(x)"
+    return "its forward may not depend on the numbers in its input"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neocog.errors import RunError
-from neocog.export.program import METADATA, program_of, traced
+from neocog.export.program import METADATA, program_of, remedy, traced
 from neocog.files import write_atomic
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write(predictor: Predictor, samples: Tensor, out: Path, metadata: str) -> No
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"torch.export cannot trace this network for every size: {why[:300]}",
-            "its forward may not depend on the numbers in its input",
+            remedy(error),
         ) from error
     with tempfile.TemporaryDirectory(prefix="neocog-pt2-") as folder:
         made = Path(folder) / "program.pt2"

@@ -153,6 +153,8 @@ def answers(
         if fold == 0 and len(ids) >= WORTH_TUNING:
             prepared = tune(prepared, console)
             choice = prepared.job.choice
+            decided = dataclasses.replace(recipe.engine, layout=choice.layout)
+            recipe = dataclasses.replace(recipe, engine=decided)
         _train(prepared.job, f"fold {fold + 1} of {folds}", console)
         rows = np.concatenate((np.flatnonzero(held), len(ids) + np.arange(len(extra))))
         asked = np.concatenate((ids[held], extra))
