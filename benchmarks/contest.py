@@ -3,7 +3,7 @@
 Speeds of shared machines change within seconds. Whatever is to be compared must therefore be done
 within a second or two of one another, and not once each has been started, has tuned and compiled.
 So all sides of a round are started first, one after another, up to the end of their first epoch;
-then they train for a moment each, A B C A B C …, and sleep while the others do. The other end of
+then they train for a moment each, A B C C B A …, and sleep while the others do. The other end of
 the conversation is `sides.Turns`.
 """
 
@@ -131,12 +131,14 @@ class Contender:
         said = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         reason = lines[-1] if lines else "it said nothing"
-        if missing := re.findall(r"No module named '([\w.]+)'", said):
-            reason = f"{missing[-1]} is not installed: pip install -r benchmarks/requirements.txt"
-        elif self.late:
+        if self.late:
             reason = f"no word in {LONGEST} s"
         elif self.process.returncode < 0:
             reason = f"ended by signal {-self.process.returncode}: {reason}"
+        elif not self.process.returncode:
+            reason = f"ended before its turns were over: {reason}"
+        elif missing := re.findall(r"No module named '([\w.]+)'", said):
+            reason = f"{missing[-1]} is not installed: pip install -r benchmarks/requirements.txt"
         # The page is of this project; where it lies on this machine is not.
         reason = reason.replace(f"{pages.HOME.parent}{os.sep}", "")[:300]
         return NoAnswerError(reason, "\n".join(lines[-20:]))
@@ -197,3 +199,5 @@ def started(
                 yield Contender(process, answered, log)
             finally:
                 process.kill()
+                with contextlib.suppress(OSError):  # what was still to be said, nobody hears
+                    process.stdin.close()  # type: ignore[union-attr]

@@ -1,7 +1,7 @@
 """Training images a second, side by side: `python benchmarks/rates.py FIGURE`.
 
 In each round every side is a fresh process on the same processors, and they train in turn (A B C
-A B C …, see `contest`), so that a machine that drifts treats all alike. Ratios are taken within a
+C B A …, see `contest`), so that a machine that drifts treats all alike. Ratios are taken within a
 turn. Written are `results/FIGURE.json`, `results/FIGURE.svg` and the figure's section of README.md.
 """
 
@@ -163,8 +163,9 @@ def _round(
                 # The bare loop also tries what our tuner took in the same round.
                 mine = about | {"compile": about["compile"] == "on"}
                 choices = [fastest, *([mine] if mine != fastest else [])]
-        for _ in range(1 if setting.quick else TURNS):
-            for side in list(crew):
+        for turn in range(1 if setting.quick else TURNS):
+            # There and back: what changes steadily meanwhile changes for all alike.
+            for side in list(crew) if turn % 2 == 0 else list(crew)[::-1]:
                 go(side, crew[side].turn)
         for side in list(crew):
             if one := go(side, crew[side].answer):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import neocog
 from neocog.config import Recipe
 from neocog.data import dataset
-from neocog.errors import ConfigError
+from neocog.errors import ConfigError, RunError
 from neocog.settings import from_dict
 
 
@@ -43,6 +43,20 @@ class Auxiliary(nn.Module):
     def forward(self, x: Tensor) -> Tensor | Both:
         x = x.flatten(1)
         return Both(self.main(x), self.other(x)) if self.training else self.main(x)
+
+
+class Narrow(nn.Module):
+    """Whose auxiliary branch wants larger pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            F.avg_pool2d(x, 9)
+        found: Tensor = self.last(x.flatten(1))
+        return found
 
 
 class Squeezing(nn.Module):
@@ -84,6 +98,7 @@ def recipe(**engine: Any) -> Recipe:
         (Auxiliary(), "gives a Both while it trains, expected one tensor", "aux_logits=False"),
         (Squeezing(), r"gives \(10,\) for one picture, this task needs \(1, 10\)", "x.flatten(1)"),
         (Alone(), r"does not take float32 pictures \(1, 1, 8, 8\)", "x.flatten(1)"),
+        (Narrow(), "fails while it trains, on float32 pictures", "in both modes"),
         (Half(), "weights are float16, expected float32 alone", "module.float()"),
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, nn.Module) else "",
@@ -95,6 +110,17 @@ def test_what_would_fail_later_is_told_before_anything_is_written(
         neocog.fit(module, recipe=recipe(), out=tmp_path / "run")
     assert hint in error.value.hint
     assert not (tmp_path / "run").exists()
+
+
+def test_lazy_layers_of_another_network_are_told(tmp_path: Path) -> None:
+    run = neocog.fit(Lazy(), recipe=recipe(), out=tmp_path / "run")
+
+    class Other(Lazy):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x[:, :, :1])
+
+    with pytest.raises(RunError, match="lazy layers"):
+        neocog.open(run.path, model=Other()).predictor()
 
 
 def test_lazy_layers_find_their_sizes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -115,7 +116,7 @@ def search(order: Order) -> list[Step]:
         try:
             _race([leader, crew[-1]], turns)
         except Exception as error:  # noqa: BLE001 - a compiler has a thousand ways to fail
-            print(f"not compiled: {error}")
+            print(f"not compiled: {error}", file=sys.stderr)
             crew.pop()
     return sorted(crew, key=lambda one: one.median)
 

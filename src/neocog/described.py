@@ -63,6 +63,17 @@ class Described:
             },
         }
 
+    def meaning(self) -> dict[str, Any]:
+        """As JSON has it, without what decides no answer: the same from whichever version wrote
+        it."""
+        found = self.plain()
+        del found["manifest"], found["format"]
+        for section, fields in _ADDED[5].items():
+            for name, before in fields.items():
+                if found[section][name] == before:
+                    del found[section][name]
+        return found
+
     @staticmethod
     def of(values: Any, *, file: Path | str, thing: Path | str) -> Described:
         """What was written as JSON, by this version or an older one.

@@ -163,14 +163,19 @@ def materialize(network: nn.Module, input: InputSpec) -> None:
     are given: two black ones. Other networks stay untouched.
 
     Args:
-        network: on the CPU.
+        network: each part is in the mode that it was in, afterwards.
         input: what it takes.
     """
-    if any(is_lazy(one) for one in (*network.parameters(), *network.buffers())):
-        training = network.training
+    lazy = [one for one in (*network.parameters(), *network.buffers()) if is_lazy(one)]
+    if not lazy:
+        return
+    learning = [part for part in network.modules() if part.training]
+    try:
         with torch.no_grad():
-            network.eval()(torch.zeros(2, input.channels, *input.size))
-        network.train(training)
+            network.eval()(torch.zeros(2, input.channels, *input.size, device=lazy[0].device))
+    finally:
+        for part in learning:
+            part.training = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ class InputSpec:
     pixel by pixel, and `size` is that of training crops alone."""
     contiguous: bool = False
     """On: the network must be given pictures with the channels first in memory, too, since it views
-    what comes out of a convolution as another shape (`x.view(len(x), -1)`). Off: they lie as the
-    data set has them, channels last, which is faster."""
+    what comes out of a convolution as another shape (`x.view(x.shape[0], -1)`). Off: they lie as
+    the data set has them, channels last, which is faster."""
 
     def __post_init__(self) -> None:
         known = get_args(Views)

@@ -44,9 +44,8 @@ class Candidate:
 
     def __init__(self, job: Job, choice: Choice) -> None:
         network = copy.deepcopy(job.network)
-        if choice.layout == "channels_last":
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.job = dataclasses.replace(job, network=network, choice=choice)
+        self.job.arrange(network)
         self.choice = choice
         self.still = self.job.still_parts()
         self.heads = Heads(network, compiled=choice.compile)

@@ -82,6 +82,13 @@ class Job:
         spec = self.input
         return Normalize(spec.mean, spec.std, len(spec.size), order).to(self.device)
 
+    def arrange(self, network: nn.Module) -> None:
+        """Kernels in the order of the pictures, in place, on an accelerator, whose library wants
+        one order for both. A processor's brings kernels into an order of its own in every call:
+        there the other one made `resnet18` 2 % faster and `lenet5` 3 % slower."""
+        if self.choice.layout == "channels_last" and self.device.type != "cpu":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     def still_parts(self) -> tuple[nn.Module, ...]:
         """The modules behind `still`."""
         return tuple(self.network.get_submodule(path) for path in self.still)

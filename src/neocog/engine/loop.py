@@ -102,8 +102,7 @@ def train(
     size = length(job.recipe, len(job.data.splits["train"]))
     if size.total is None and job.ends is None:
         raise ValueError("a job without epochs needs `ends`, the time at which it is over")
-    if job.choice.layout == "channels_last":
-        job.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    job.arrange(job.network)
     decay = job.recipe.engine.ema
     live = Live(
         network=job.network,

@@ -347,17 +347,18 @@ def _rules(recipe: OptimRecipe, device: str) -> list[_Rule]:
 def _part(
     rule: _Rule, slots: list[Slot], rates: Mapping[str, float]
 ) -> tuple[torch.optim.Optimizer, list[Slot]]:
-    """A torch optimiser with a decayed and an undecayed group for each rate, and its slots in
-    torch's order."""
+    """A torch optimiser with a decayed and an undecayed group for each rate, or one where nothing
+    decays, and its slots in torch's order."""
     groups: list[dict[str, Any]] = []
     ordered: list[Slot] = []
     factors = [rates.get(slot.name, 1.0) for slot in slots]
+    decays = bool(rule.settings.get("weight_decay"))
     for factor in sorted(set(factors), reverse=True):
         for is_decayed in (True, False):
             mine = [
                 slot
                 for slot, own in zip(slots, factors, strict=True)
-                if own == factor and (slot.parameter.dim() >= 2) is is_decayed
+                if own == factor and (decays and slot.parameter.dim() >= 2) is is_decayed
             ]
             if not mine:
                 continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -80,27 +82,28 @@ def train_step(
     optimizers.zero_grad()
     # The mean is over all batches of the step, weighted: accumulating n batches of b pictures is
     # the same step as one batch of n·b.
-    weight = torch.stack([(one.weights * one.valid).sum() for one in batches]).sum()
+    counts = [one.weights * one.valid for one in batches]
+    weight = reduce(torch.add, (each.sum() for each in counts))
     weight = weight.clamp(min=1e-12)  # a step of nothing but samples of weight 0 teaches nothing
-    total = torch.zeros((), device=job.device)
+    parts: list[Tensor] = []
     samples: list[Samples] = []
-    for one in batches:
+    for one, count in zip(batches, counts, strict=True):
         images = normalize(one.images)
         if size is not None:
             images = shrunk(images, size).contiguous(memory_format=normalize.order)
         with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
             outputs = heads.outputs(images)
         losses = heads.losses(job.task, outputs, one, training=True)
-        loss = (losses * one.weights * one.valid).sum() / weight
+        loss = (losses * count).sum() / weight
         samples.append(Samples(losses.detach(), one.ids, one.valid))
-        if check and not torch.isfinite(loss):
-            raise non_finite(loss.item(), samples[-1:])
+        if check and not math.isfinite(value := loss.item()):
+            raise non_finite(value, samples[-1:])
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
+        parts.append(loss.detach())
     extra = optim.penalty(parameters, recipe)
     if extra is not None:
         scaler.scale(extra).backward()  # type: ignore[no-untyped-call]
-        total += extra.detach()
+        parts.append(extra.detach())
     # `Optimizers` is to the scaler what a torch optimiser is: parameter groups and a step.
     steps = cast("torch.optim.Optimizer", optimizers)
     scaler.unscale_(steps)
@@ -110,7 +113,7 @@ def train_step(
         optim.clip(parameters, recipe.clip_norm)
     scaler.step(steps)
     scaler.update()
-    return Stepped(loss=total, samples=samples)
+    return Stepped(loss=reduce(torch.add, parts), samples=samples)
 
 
 def non_finite(loss: float, samples: Sequence[Samples]) -> NonFiniteLossError:

@@ -105,6 +105,8 @@ def prepare(
         if module is not None:
             probes.completed(module, spec)  # lazy layers cannot be copied
             network = copy.deepcopy(module)
+            # Kernels that lie otherwise would have all layers behind them do so, too.
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             model = ModelSpec(name=UNNAMED, args={"class": type(module).__qualname__})
         else:
             network = catalog.build(

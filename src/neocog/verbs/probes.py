@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from neocog.data.batches import batches_per_epoch
 from neocog.engine.evaluate import evaluating
@@ -101,23 +102,37 @@ def answers(
 def needs_contiguous(
     network: nn.Module, spec: InputSpec, device: torch.device, recipe: Recipe
 ) -> bool:
-    """Whether the network takes no pictures with the channels last in memory. Convolutions hand the
-    order on, and `view`, which cannot copy, then fails.
+    """Whether the network takes no pictures with the channels last in memory, or no window of a
+    larger one. Convolutions hand the order on, and `view`, which cannot copy, then fails.
+
+    Args:
+        network: takes such pictures with the channels first.
+        spec: the input.
+        device: of the network.
+        recipe: of the run; whoever trains a network of the catalogue knows that it takes any.
 
     Raises:
         ConfigError: that order is just what the recipe asks for.
     """
-    if len(spec.size) != 2:
+    if len(spec.size) != 2 or catalog.is_own(recipe.model):
         return False
     black = torch.zeros((2, *spec.size, spec.channels), device=device).movedim(-1, 1)
+    window = F.pad(black, (1, 1, 1, 1))[..., 2:, 2:]
+    twin = copy.deepcopy(network)  # statistics move while it trains
+    if device.type != "cpu":
+        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.no_grad(), evaluating(network):
-            network(black)
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            with evaluating(twin):
+                twin(black)
+                twin(window)
+            Heads(twin.train()).outputs(black)
     except RuntimeError as error:
         if recipe.engine.layout == "channels_last":
             raise ConfigError(
                 f"the network does not take pictures in channels_last memory: {error}",
-                "leave engine.layout out, or write x.flatten(1) instead of x.view(len(x), -1)",
+                "leave engine.layout out, or write x.flatten(1) instead of x.view(x.shape[0], -1)",
             ) from error
         return True
     return False
@@ -160,15 +175,19 @@ def trains(job: Job, model: ModelSpec) -> None:
     twin = copy.deepcopy(job.network)
     set_learning(twin, dataclasses.replace(job, network=twin).still_parts())
     devices = [job.device] if job.device.type == "cuda" else []
+    _, size = Growth(job.recipe.schedule, job.input.size).stages[0]
+    black = torch.zeros(1 if alone else 2, job.input.channels, *size, device=job.device)
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            _, size = Growth(job.recipe.schedule, job.input.size).stages[0]
-            black = torch.zeros(1 if alone else 2, job.input.channels, *size, device=job.device)
             Heads(twin).outputs(black)
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
         found = re.search(r"more than 1 value per channel.*\[([\d, ]+)\]", str(error))
         if found is None:
-            raise
+            raise ConfigError(
+                f"the network fails while it trains, on float32 {noun(job.input.size)}s "
+                f"{tuple(black.shape)}: {error}",
+                "it is called with the same input in both modes",
+            ) from error
         given = [int(one) for one in found[1].split(",")]
         name = noun(job.input.size)
         raise ConfigError(

@@ -63,8 +63,8 @@ def fit(
 
     Args:
         model: a name that `neocog models` lists, `package.module:factory`, or any `nn.Module` that
-            takes B×C×H×W float32 and gives B×K. A module comes back as it was: a copy is trained.
-            None: the recipe's.
+            takes B×C×H×W float32 and gives B×K. A module comes back as it was, but for
+            lazy layers, which find their sizes: a copy is trained. None: the recipe's.
         data: what `neocog.load` returned, or its source. None: the recipe's.
         recipe: everything else; by default everything is decided from the data.
         out: folder of the run; by default a new one below `runs/`.
