@@ -103,7 +103,7 @@ def quick(job: Job) -> Choice:
     """How one layer is trained: there is nothing to gain from half precision, another layout or
     compiling."""
     asked = dataclasses.replace(
-        job.recipe.engine, precision="fp32", layout=job.choice.layout, compile="off"
+        job.recipe.engine, precision="fp32", layout="contiguous", compile="off"
     )
     return plain(asked, job.device)
 
@@ -150,7 +150,7 @@ def shortened(job: Job, tell: Callable[[int, int], None] | None = None) -> Short
             kind=data.kind,
             mean=spec.mean,
         ),
-        choice=dataclasses.replace(quick(job), layout="contiguous"),  # features have no order
+        choice=quick(job),
         rates={},
         still=(),
     )
