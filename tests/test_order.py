@@ -219,7 +219,7 @@ def viewed(
     torch.manual_seed(0)
     module: nn.Module = request.param()
     out = tmp_path_factory.mktemp("viewed") / "run"
-    return neocog.fit(module, recipe=_recipe(source, views="many"), out=out), module
+    return neocog.fit(module, recipe=_recipe(source, views="many", epochs=40), out=out), module
 
 
 def test_a_network_that_views_trains_and_answers(
@@ -282,12 +282,13 @@ def _column(values: tuple[float, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("module", "contiguous"), [(Repeating(), False), (Hidden(), True)], ids=["repeats", "hides"]
+    ("kind", "contiguous"), [(Repeating, False), (Hidden, True)], ids=["repeats", "hides"]
 )
 def test_views_are_found_wherever_they_are(
-    module: nn.Module, contiguous: bool, source: Path, tmp_path: Path
+    kind: type[Viewing], contiguous: bool, source: Path, tmp_path: Path
 ) -> None:
-    run = neocog.fit(module, recipe=_recipe(source), out=tmp_path / "run")
+    torch.manual_seed(0)
+    run = neocog.fit(kind(), recipe=_recipe(source, epochs=12), out=tmp_path / "run")
     assert run.bundle.input.contiguous is contiguous
     assert run.scores["val"].metrics["accuracy"].value > 0.5
 
@@ -296,6 +297,8 @@ def test_kernels_that_lie_otherwise_are_put_right(source: Path, tmp_path: Path) 
     module = Viewing().to(memory_format=torch.channels_last)
     run = neocog.fit(module, recipe=_recipe(source), out=tmp_path / "run")
     assert run.bundle.input.contiguous
+    again = neocog.open(run.path, model=Viewing().to(memory_format=torch.channels_last))
+    assert again.predictor()(torch.zeros(2, 3, 12, 12, dtype=torch.uint8)).shape == (2, 3)
 
 
 def test_one_channel_is_viewed_from_a_window(tmp_path: Path) -> None:

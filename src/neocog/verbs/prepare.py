@@ -105,8 +105,6 @@ def prepare(
         if module is not None:
             probes.completed(module, spec)  # lazy layers cannot be copied
             network = copy.deepcopy(module)
-            # Kernels that lie otherwise would have all layers behind them do so, too.
-            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             model = ModelSpec(name=UNNAMED, args={"class": type(module).__qualname__})
         else:
             network = catalog.build(
@@ -118,6 +116,8 @@ def prepare(
             )
             probes.completed(network, spec)
             model = ModelSpec(name=recipe.model, args=recipe.model_args)
+    # Kernels that lie otherwise would have all layers behind them do so, too.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     augment = Augment(
         recipe.augment,
         seed=recipe.seed,
@@ -221,8 +221,7 @@ def _growing(
     reason: Exception | None = None
     for stage in reversed(range(len(smaller))):  # it must take all that follow, too
         try:
-            smaller_spec = dataclasses.replace(spec, size=smaller[stage][1])
-            probes.answers(network, smaller_spec, task, device)
+            probes.answers(network, dataclasses.replace(spec, size=smaller[stage][1]), task, device)
         except (ConfigError, AssertionError, LookupError, NotImplementedError) as error:
             reason = error
             break
