@@ -109,3 +109,17 @@ def test_behind_a_full_disk_the_program_ends_well() -> None:
             arguments, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60, check=False
         )
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_the_text_beside_the_bar_is_made_some_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(sys, "stderr", Dead(OSError(), terminal=True, good=10**9))
+    with Console() as console:
+        monkeypatch.setattr(console, "_advance", lambda *values: texts.append(values[-1]))
+        console.expect(Expected(steps=1000, epochs=1))
+        for step in range(1, 1001):
+            console(Event(step=step, kind="step", values={"loss": 0.5}, time=step / 1000))
+    assert texts[0].startswith("step 1/1,000")
+    assert 9 <= len(texts) <= 11

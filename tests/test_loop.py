@@ -1,6 +1,7 @@
 """The loop against a loop written by hand, and against itself cut in two."""
 
 import dataclasses
+import gc
 import itertools
 import json
 import math
@@ -23,7 +24,7 @@ from neocog.engine import checkpoint, loop
 from neocog.engine.budget import WRITE
 from neocog.engine.control import Control
 from neocog.engine.evaluate import evaluate, evaluating
-from neocog.engine.job import Job, Outcome, length, plain
+from neocog.engine.job import Job, Learning, Outcome, length, plain
 from neocog.errors import ConfigError, DataError, NonFiniteLossError
 from neocog.layers import Normalize, Predictor
 from neocog.models import catalog
@@ -384,6 +385,33 @@ def test_the_callers_world_comes_back(digits: Dataset, tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert not any(part.training for part in job.network.modules())
+    assert not gc.get_freeze_count()
+
+
+class Stubborn(nn.Sequential):
+    """Keeps its norm as it is, whatever it is told."""
+
+    def train(self, mode: bool = True) -> "Stubborn":
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_what_learns_is_in_training_mode_whoever_changed_it(digits: Dataset) -> None:
+    network = Stubborn(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Sequential(nn.ReLU())
+    )
+    job = dataclasses.replace(make(digits, {}, network), still=("3",))
+    network.eval()
+    learning = Learning(job)
+    assert not network.training  # until it is asked for
+    wanted = {"": True, "0": True, "1": False, "2": True, "3": False, "3.0": False}
+    for change in (nn.Module.eval, nn.Module.train, lambda each: each[2].eval()):
+        learning.keep()
+        assert {name: part.training for name, part in network.named_modules()} == wanted
+        change(network)
+    learning.keep()
+    assert {name: part.training for name, part in network.named_modules()} == wanted
 
 
 def test_evaluating_gives_each_module_its_own_flag_back() -> None:

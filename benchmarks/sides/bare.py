@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from figures import LR, MOMENTUM
 from pictures import open_pictures
 
-from neocog.host import memory_kept
+from neocog.host import collected_once, memory_kept
 from sides import Order, Turns, answer, read_order
 
 __all__ = ["main"]
@@ -146,7 +146,10 @@ def measure(order: Order, choices: list[dict[str, Any]]) -> None:
 def main() -> None:
     """The search, or one round of the choices."""
     order = read_order()
-    with memory_kept() if order.options["kept"] else contextlib.nullcontext():
+    with contextlib.ExitStack() as outside:
+        if order.options["kept"]:
+            outside.enter_context(memory_kept())
+            outside.enter_context(collected_once())
         if choices := order.options.get("choices"):
             measure(order, choices)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import mmap
 import os
 import time
@@ -12,7 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AGAIN", "BUSY", "Watch", "believed", "born", "cores", "memory_held", "memory_kept"]
+__all__ = [
+    "AGAIN",
+    "BUSY",
+    "Watch",
+    "believed",
+    "born",
+    "collected_once",
+    "cores",
+    "memory_held",
+    "memory_kept",
+]
 
 _TRIM, _MMAP = -1, -3
 """`mallopt`: free memory at the top that goes back to the system; size from which a block is
@@ -170,3 +181,32 @@ def memory_kept() -> Iterator[None]:
         tune(_MMAP, _LARGEST)
         tune(_TRIM, 2 * _LARGEST)
         trim(0)
+
+
+@contextlib.contextmanager
+def collected_once() -> Iterator[None]:
+    """Within the block, the collector of cyclic garbage looks at each object once at most.
+
+    Its full collections visit every object that there is, 300,000 once PyTorch is loaded, and take
+    0.2 s on a slow processor: in a training of small steps 4 % of all time. What the first one
+    leaves is set aside (`gc.freeze`), and later ones visit what is newer. A cycle among what was
+    set aside stays until the block is over; whatever else is garbage goes as always. Where the
+    program sets objects aside itself, nothing happens.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    waiting = True
+
+    def freeze(phase: str, info: dict[str, int]) -> None:
+        nonlocal waiting
+        if waiting and phase == "stop" and info["generation"] == 2:
+            waiting = False
+            gc.freeze()
+
+    gc.callbacks.append(freeze)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(freeze)
+        gc.unfreeze()

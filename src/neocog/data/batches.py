@@ -7,7 +7,6 @@ is remembered between batches, so an epoch can be taken up at any one of them.
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -175,10 +174,16 @@ def _train_batches(
     fetched = (fetch(data, mine, *_windows(data, mine, augment, epoch)) for mine in parts)
     for some, many in zip(groups, _deliver(fetched, data, device), strict=True):
         many = many if augment is None else augment.each(many, epoch)
-        for i in range(max(start, some[0]), some[-1] + 1):
-            rows = slice(ends[i] - ends[some[0]], ends[i + 1] - ends[some[0]])
-            one = _each(many, operator.itemgetter(rows))
+        cut = _cut(many, [ends[i + 1] - ends[i] for i in some])
+        for one in cut[max(start - some[0], 0) :]:
             yield one if augment is None else augment.mix(one, epoch)
+
+
+def _cut(batch: Batch, sizes: list[int]) -> list[Batch]:
+    """Batches of these sizes, one after the other; views."""
+    names = [field.name for field in fields(batch)]
+    columns = [getattr(batch, name).split(sizes) for name in names]
+    return [Batch(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 def _windows(

@@ -14,7 +14,7 @@ import torch
 
 from neocog.engine import optim
 from neocog.engine.heads import Heads
-from neocog.engine.job import set_learning
+from neocog.engine.job import Learning
 from neocog.engine.step import train_step
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Candidate:
         self.job = dataclasses.replace(job, network=network, choice=choice)
         self.job.arrange(network)
         self.choice = choice
-        self.still = self.job.still_parts()
+        self.learning = Learning(self.job)
         self.heads = Heads(network, compiled=choice.compile)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = optim.build(network, job.recipe.optim, rates=job.rates, own=job.carried)
@@ -66,7 +66,7 @@ class Candidate:
         torch.set_num_threads(self.choice.threads)
         # A rate of nothing: the timing must not depend on where the weights wander.
         self.optimizers.set_lr(0.0)
-        set_learning(self.job.network, self.still)
+        self.learning.keep()
         _wait(self.job.device)
         began = time.perf_counter()
         train_step(
@@ -106,7 +106,7 @@ def gradients(candidate: Candidate, batch: Batch, training: bool) -> tuple[float
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(candidate.choice.precision)
     images = candidate.normalize(batch.images)
     if training:
-        set_learning(job.network, candidate.still)
+        candidate.learning.keep()
     else:
         job.network.eval()
     with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):

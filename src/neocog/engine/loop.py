@@ -34,14 +34,14 @@ from neocog.engine.control import (
 from neocog.engine.evaluate import evaluate, together
 from neocog.engine.growth import Growth
 from neocog.engine.heads import Heads
-from neocog.engine.job import Outcome, length, set_learning
+from neocog.engine.job import Learning, Outcome, length
 from neocog.engine.ledger import Ledger, at_once
 from neocog.engine.live import Live
 from neocog.engine.saves import BEST, SHARE, Saves
 from neocog.engine.step import non_finite, train_step
 from neocog.engine.stopping import Signals, Stopped
 from neocog.errors import NonFiniteLossError
-from neocog.host import memory_kept
+from neocog.host import collected_once, memory_kept
 from neocog.layers import Predictor
 from neocog.records import Event
 
@@ -86,6 +86,7 @@ def train(
         callbacks: called with each event and a `Control`; may stop, save or change the rate.
         listeners: called with each event before the callbacks: console, event file. One that has
             a `sync` must have kept its events when that returns: called before each checkpoint.
+            One that has a `flush` shows them to other programs then: called before a validation.
         resume: the state to go on from.
         history: the events up to that state.
         world: what the run depends on beside its state; stands in each checkpoint.
@@ -150,7 +151,7 @@ def _surroundings(job: Job) -> Iterator[None]:
     devices = [job.device] if job.device.type == "cuda" else []
     torch.set_num_threads(job.choice.threads)
     try:
-        with torch.random.fork_rng(devices=devices), memory_kept():
+        with torch.random.fork_rng(devices=devices), memory_kept(), collected_once():
             yield
     finally:
         torch.set_num_threads(threads)
@@ -201,7 +202,7 @@ class _Run:
         self.growth = Growth(job.recipe.schedule, job.input.size)
         self.growing = len(self.growth.stages) > 1
         self.heads = Heads(job.network, compiled=job.choice.compile, growing=self.growing)
-        self.still = job.still_parts()
+        self.learning = Learning(job)
 
     def _budget(self, history: Sequence[Event]) -> Budget:
         """The time of this run; what earlier processes trained for counts as gone."""
@@ -296,6 +297,13 @@ class _Run:
                 return False
         return True
 
+    def _show_events(self) -> None:
+        """Have others see the events before a validation, which may take long."""
+        for listener in self.listeners:
+            flush = getattr(listener, "flush", None)
+            if flush:
+                flush()
+
     def go(self) -> None:
         """From the present step to the last."""
         self._practise()
@@ -370,6 +378,7 @@ class _Run:
             if self.saves.due() and self.live.step % self.size.steps:
                 self.save()
         self._settle(wait=True)
+        self._show_events()
 
     def _conclude(self) -> None:
         """Validate, tell of the epoch and save."""
@@ -411,7 +420,7 @@ class _Run:
         job, live = self.job, self.live
         live.optimizers.set_lr(self._rate())
         _seed(job.device, chance.key(job.recipe.seed, "step", live.step))
-        set_learning(job.network, self.still)
+        self.learning.keep()
         share = self._share()
         try:
             stepped = train_step(

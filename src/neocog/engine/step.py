@@ -85,16 +85,17 @@ def train_step(
     counts = [one.weights * one.valid for one in batches]
     weight = reduce(torch.add, (each.sum() for each in counts))
     weight = weight.clamp(min=1e-12)  # a step of nothing but samples of weight 0 teaches nothing
+    shares = [each / weight for each in counts]
     parts: list[Tensor] = []
     samples: list[Samples] = []
-    for one, count in zip(batches, counts, strict=True):
+    for one, share in zip(batches, shares, strict=True):
         images = normalize(one.images)
         if size is not None:
             images = shrunk(images, size).contiguous(memory_format=normalize.order)
         with torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None):
             outputs = heads.outputs(images)
         losses = heads.losses(job.task, outputs, one, training=True)
-        loss = (losses * count).sum() / weight
+        loss = losses.dot(share)
         samples.append(Samples(losses.detach(), one.ids, one.valid))
         if check and not math.isfinite(value := loss.item()):
             raise non_finite(value, samples[-1:])

@@ -7,6 +7,7 @@ written to, for its pipe is closed, its terminal gone or the disk behind it full
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ __all__ = ["Console", "Expected", "clock", "epoch_line"]
 
 _TOLD = {"val_jaccard", "val_accuracy", "val_mean_average_precision", "val_mae", "val_r2"}
 """Scores that the line about an epoch has room for; where none is among them, the first."""
+EVERY = 0.1
+"""Seconds between two texts beside the bar."""
 
 
 def clock(seconds: float) -> str:
@@ -143,6 +146,7 @@ class Console:
         self._what = ""
         self._length = Expected(epochs=1, steps=1)
         self._began = 0.0
+        self._shown = -math.inf
 
     def __enter__(self) -> Console:
         return self
@@ -202,7 +206,12 @@ class Console:
         length = self._length
         if event.kind == "start" or not self._began:
             self._began = event.time or 1e-9
-        if event.kind == "step" and self.terminal:
+        if event.kind == "step":
+            # The bar is drawn five times a second; a text for each step of a small network took
+            # 1 % of it.
+            if not self.terminal or 0 <= event.time - self._shown < EVERY:
+                return
+            self._shown = event.time
             spent = event.time - self._began
             done = event.step - length.first
             rate = done / spent if spent > 0 else 0.0

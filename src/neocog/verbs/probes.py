@@ -19,7 +19,7 @@ from neocog.data.batches import batches_per_epoch
 from neocog.engine.evaluate import evaluating
 from neocog.engine.growth import Growth
 from neocog.engine.heads import Heads
-from neocog.engine.job import set_learning
+from neocog.engine.job import Learning
 from neocog.errors import ConfigError
 from neocog.geometry import LAYOUTS, noun, size_text
 from neocog.layers import materialize
@@ -173,7 +173,7 @@ def trains(job: Job, model: ModelSpec) -> None:
     if not alone and catalog.is_own(model.name):
         return
     twin = copy.deepcopy(job.network)
-    set_learning(twin, dataclasses.replace(job, network=twin).still_parts())
+    Learning(dataclasses.replace(job, network=twin)).keep()
     devices = [job.device] if job.device.type == "cuda" else []
     _, size = Growth(job.recipe.schedule, job.input.size).stages[0]
     black = torch.zeros(1 if alone else 2, job.input.channels, *size, device=job.device)
