@@ -106,8 +106,10 @@ def _shift_lines(
         pixels = F.pad(pixels, (0, 0, far, far, down, down))
         rows = rows + down
     elif far:
-        columns = torch.arange(-far, width + far, device=pixels.device)
-        pixels = pixels.index_select(2, _fold(columns, width, padding))
+        columns = _fold(torch.arange(-far, width + far, device=pixels.device), width, padding)
+        # Only the borders pixel by pixel.
+        borders = [pixels.index_select(2, one) for one in (columns[:far], columns[-far:])]
+        pixels = torch.cat([borders[0], pixels, borders[1]], dim=2)
     flat = pixels.reshape(-1)
     rows = rows + torch.arange(batch, device=pixels.device)[:, None] * pixels.shape[1]
     starts = (rows * pixels.shape[2] + far - right[:, None]) * channels

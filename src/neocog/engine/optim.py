@@ -87,6 +87,8 @@ class Optimizers:
             tuple(group["lr"] / lr for group in one.param_groups) for one, _ in self._parts
         )
         self._slots = tuple(slot for _, slots in self._parts for slot in slots)
+        self._matrices = [slot for slot in self._slots if isinstance(slot, MatrixSlot)]
+        self._plain = [one.parameter for one in self._slots if one.target is one.parameter]
         self.parameters: tuple[nn.Parameter, ...] = tuple(slot.parameter for slot in self._slots)
         self._places = self._where()
 
@@ -119,12 +121,17 @@ class Optimizers:
             # The network was moved or laid out anew since the last step. Views would write into
             # the old memory, and fused kernels would pair the wrong elements: both in silence.
             self.load_state_dict(self.state_dict())
-        for slot in self._slots:
-            slot.before()
+        for parameter in self._plain:
+            grad = parameter.grad
+            if grad is not None and grad.stride() != parameter.stride():
+                # Fused kernels walk both in memory order without a look at the strides.
+                parameter.grad = torch.empty_like(parameter).copy_(grad)
+        for matrix in self._matrices:
+            matrix.before()
         for optimizer, _ in self._parts:
             optimizer.step()
-        for slot in self._slots:
-            slot.after()
+        for matrix in self._matrices:
+            matrix.after()
 
     def state_dict(self) -> dict[str, Any]:
         """What the rule remembers, by parameter name, in each parameter's own shape.

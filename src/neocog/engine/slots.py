@@ -21,16 +21,6 @@ class Slot:
     def bind(self) -> None:
         """Find the parameter's memory again."""
 
-    def before(self) -> None:
-        """Make the gradient ready for the step."""
-        grad = self.parameter.grad
-        if grad is not None and grad.stride() != self.parameter.stride():
-            # Fused kernels walk both in memory order without a look at the strides.
-            self.parameter.grad = torch.empty_like(self.parameter).copy_(grad)
-
-    def after(self) -> None:
-        """Bring the result home."""
-
     def flatten(self, value: Any) -> Any:
         """A copy of a state entry, laid out like the parameter."""
         if not isinstance(value, Tensor):

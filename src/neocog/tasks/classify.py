@@ -114,12 +114,9 @@ class Classify:
             training: smooth the targets and weigh the classes.
         """
         logits = outputs if outputs.dtype == torch.float64 else outputs.float()
-        targets = batch.targets
-        if targets.dim() == 1:
-            # Padding may hold an index that does not exist; on a GPU that would end the process.
-            targets = torch.where(batch.valid, targets, torch.zeros_like(targets))
-        else:
-            targets = targets.to(logits.dtype)
+        targets, indices = batch.targets, batch.targets.dim() == 1
+        # Padding may hold an index that does not exist; on a GPU that would end the process.
+        targets = targets * batch.valid if indices else targets.to(logits.dtype)
         if not training:
             return F.cross_entropy(logits, targets, reduction="none")
         weights = None
