@@ -90,9 +90,15 @@ def augment(recipe: AugmentRecipe, **changes: Any) -> Augment:
     channels=st.sampled_from([1, 3]),
     padding=st.sampled_from(["zero", "reflect", "replicate"]),
     floating=st.booleans(),
+    runs=st.sampled_from([("cpu",), ()]),
 )
 def test_shift_and_flip_equal_pad_and_slice(
-    data: st.DataObject, size: tuple[int, int], channels: int, padding: Any, floating: bool
+    data: st.DataObject,
+    size: tuple[int, int],
+    channels: int,
+    padding: Any,
+    floating: bool,
+    runs: tuple[str, ...],
 ) -> None:
     reach = tuple(data.draw(st.integers(0, side - 1)) for side in size)
     images = pictures(4, channels, size)
@@ -100,15 +106,17 @@ def test_shift_and_flip_equal_pad_and_slice(
         images = images.float()
     moves = [[data.draw(st.integers(-far, far)) for _ in range(4)] for far in reach]
     flips = [[data.draw(st.booleans()) for _ in range(4)] for _ in range(2)]
-    result = warp.shift_flip(
-        images,
-        torch.tensor(moves[0]),
-        torch.tensor(moves[1]),
-        flip=torch.tensor(flips[0]),
-        flip_vertical=torch.tensor(flips[1]),
-        padding=padding,
-        reach=(reach[0], reach[1]),
-    )
+    with pytest.MonkeyPatch.context() as devices:
+        devices.setattr(warp, "RUNS", runs)
+        result = warp.shift_flip(
+            images,
+            torch.tensor(moves[0]),
+            torch.tensor(moves[1]),
+            flip=torch.tensor(flips[0]),
+            flip_vertical=torch.tensor(flips[1]),
+            padding=padding,
+            reach=(reach[0], reach[1]),
+        )
     assert result.dtype == images.dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
     widths = ((0, 0), (reach[0],) * 2, (reach[1],) * 2)

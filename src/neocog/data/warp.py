@@ -23,6 +23,9 @@ __all__ = ["Padding", "affine", "shift_flip", "shift_flip_axes", "warp"]
 Padding = Literal["zero", "reflect", "replicate"]
 """What lies outside a picture: zeros, its mirror image without repeating the edge, or the edge."""
 
+RUNS = ("cpu", "cuda")
+"""Devices on which views may overlap; others may copy each of them."""
+
 
 def _fold(position: Tensor, side: int, padding: Padding) -> Tensor:
     """Positions outside 0 … side − 1 brought inside as `padding` says; zeros are left to others."""
@@ -65,8 +68,12 @@ def shift_flip(
     if flip_vertical is not None:
         rows = torch.where(flip_vertical[:, None], height - 1 - rows, rows)
     pixels = images.permute(0, 2, 3, 1)
-    if flip is None and device.type in ("cpu", "cuda"):  # others may copy what overlaps
-        return _shift_lines(pixels, rows, right, padding, reach).permute(0, 3, 1, 2)
+    if device.type in RUNS:
+        numbers = torch.arange(batch, device=device)
+        if flip is not None:
+            # Mirroring all pictures takes less than looking up the pixels of some.
+            pixels, numbers = torch.cat([pixels, pixels.flip(2)]), numbers + batch * flip
+        return _shift_lines(pixels, numbers, rows, right, padding, reach).permute(0, 3, 1, 2)
     columns = torch.arange(width, device=device)[None] - right[:, None]
     columns = _fold(columns, width, padding)
     if flip is not None:
@@ -85,13 +92,19 @@ def shift_flip(
 
 
 def _shift_lines(
-    pixels: Tensor, rows: Tensor, right: Tensor, padding: Padding, reach: tuple[int, int]
+    pixels: Tensor,
+    numbers: Tensor,
+    rows: Tensor,
+    right: Tensor,
+    padding: Padding,
+    reach: tuple[int, int],
 ) -> Tensor:
     """A row of a picture that moves right is still a run of the row with its border: as many copies
     of a row's bytes, in a fifth of the time that it takes to look pixels up.
 
     Args:
-        pixels: B×H×W×C.
+        pixels: N×H×W×C.
+        numbers: B, int64: which pictures.
         rows: B×H, int64: of the picture; with zeros as padding, those outside are none.
         right: B, int64.
         padding: what comes in from outside.
@@ -100,7 +113,7 @@ def _shift_lines(
     Returns:
         B×H×W×C.
     """
-    batch, height, width, channels = pixels.shape
+    _, height, width, channels = pixels.shape
     down, far = reach
     if padding == "zero":
         pixels = F.pad(pixels, (0, 0, far, far, down, down))
@@ -111,13 +124,13 @@ def _shift_lines(
         borders = [pixels.index_select(2, one) for one in (columns[:far], columns[-far:])]
         pixels = torch.cat([borders[0], pixels, borders[1]], dim=2)
     flat = pixels.reshape(-1)
-    rows = rows + torch.arange(batch, device=pixels.device)[:, None] * pixels.shape[1]
+    rows = rows + numbers[:, None] * pixels.shape[1]
     starts = (rows * pixels.shape[2] + far - right[:, None]) * channels
     length = width * channels
     # All runs of that length, one at each byte; they overlap, and nothing is copied but those asked
     # for.
     runs = flat.as_strided((max(0, len(flat) - length + 1), length), (1, 1))
-    return runs.index_select(0, starts.view(-1)).view(batch, height, width, channels)
+    return runs.index_select(0, starts.view(-1)).view(len(numbers), height, width, channels)
 
 
 def shift_flip_axes(
