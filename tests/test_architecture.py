@@ -22,7 +22,17 @@ FLOORS = [
         *("chance", "files", "geometry", "host", "lock", "text", "waiting"),
     },
     {
-        *("layers", "kernels", "data", "analysis", "explain", "metrics", "machine", "html"),
+        *(
+            "layers",
+            "rewriting",
+            "kernels",
+            "data",
+            "analysis",
+            "explain",
+            "metrics",
+            "machine",
+            "html",
+        ),
         *("plots", "weights", "described"),
     },
     {"models", "tasks", "engine"},

@@ -16,6 +16,7 @@ from neocog.engine import optim
 from neocog.engine.heads import Heads
 from neocog.engine.job import Learning
 from neocog.engine.step import train_step
+from neocog.rewriting import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Candidate:
         network = copy.deepcopy(job.network)
         self.job = dataclasses.replace(job, network=network, choice=choice)
         self.job.arrange(network)
+        rewrite(network)
         self.choice = choice
         self.learning = Learning(self.job)
         self.heads = Heads(network, compiled=choice.compile)

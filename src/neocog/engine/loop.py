@@ -44,6 +44,7 @@ from neocog.errors import NonFiniteLossError
 from neocog.host import collected_once, memory_kept
 from neocog.layers import Predictor
 from neocog.records import Event
+from neocog.rewriting import rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,13 +146,18 @@ def train(
 
 @contextlib.contextmanager
 def _surroundings(job: Job) -> Iterator[None]:
-    """Threads, random state and training flags come back as the caller had them."""
+    """Threads, random state, training flags and the order of layers come back as they were."""
     threads = torch.get_num_threads()
     flags = [(part, part.training) for part in job.network.modules()]
     devices = [job.device] if job.device.type == "cuda" else []
     torch.set_num_threads(job.choice.threads)
     try:
-        with torch.random.fork_rng(devices=devices), memory_kept(), collected_once():
+        with (
+            torch.random.fork_rng(devices=devices),
+            memory_kept(),
+            collected_once(),
+            rewritten(job.network),
+        ):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from neocog.errors import ConfigError, near
 from neocog.models.blocks import (
@@ -23,13 +23,19 @@ from neocog.models.blocks import (
     ranked,
 )
 from neocog.records import FeatureInfo
+from neocog.rewriting import InOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
 
 __all__ = ["CNN", "cnn", "fitting_depth"]
 
 _POOLS = ("max", "avg")
 
 
-class CNN(nn.Module):
+class CNN(InOrder):
     """((conv → norm → activation) · convs → pool) · depth, then linear.
 
     Levels are taken before pooling, so a decoder finds the full resolution and an explainer the
@@ -56,10 +62,9 @@ class CNN(nn.Module):
             levels.append(x)
         return tuple(levels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → B×outputs."""
-        answer: Tensor = self.head(self.forward_features(x)[-1])
-        return answer
+    def in_order(self) -> Iterable[nn.Module]:
+        """The stages, then the head."""
+        return *self.stages, self.head
 
 
 def fitting_depth(size: tuple[int, ...]) -> int:

@@ -6,6 +6,8 @@ gates learn how much of each value a layer changes and how much it hands on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from neocog.models.blocks import (
@@ -18,6 +20,10 @@ from neocog.models.blocks import (
 )
 from neocog.models.cnn import fitting_depth
 from neocog.records import FeatureInfo
+from neocog.rewriting import InOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Highway", "HighwayLayer", "highway"]
 
@@ -49,7 +55,7 @@ class HighwayLayer(nn.Module):
         return answer
 
 
-class Highway(nn.Module):
+class Highway(InOrder):
     """Stages of (plain convolution, activation, highway layers), pooled between; mean; linear.
 
     A highway layer keeps the number of channels, so a plain convolution changes it, as in the
@@ -87,11 +93,9 @@ class Highway(nn.Module):
             levels.append(x)
         return tuple(levels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → B×outputs."""
-        mean = self.flatten(self.avgpool(self.forward_features(x)[-1]))
-        answer: Tensor = self.fc(self.dropout(mean))
-        return answer
+    def in_order(self) -> Iterable[nn.Module]:
+        """The stages, the mean over the picture, the linear layer."""
+        return *self.stages, self.avgpool, self.flatten, self.dropout, self.fc
 
 
 def highway(

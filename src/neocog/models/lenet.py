@@ -26,9 +26,10 @@ from neocog.models.blocks import (
     initialise,
 )
 from neocog.records import FeatureInfo
+from neocog.rewriting import InOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["TABLE", "LeNet5", "ScaledTanh", "SubSampling", "TableConv2d", "lenet5"]
 
@@ -112,7 +113,7 @@ class ScaledTanh(nn.Module):
         return 1.7159 * torch.tanh(x * (2 / 3))
 
 
-class LeNet5(nn.Module):
+class LeNet5(InOrder):
     """C1 6@5×5, S2, C3 16@5×5, S4, C5 120@5×5, F6 84, outputs.
 
     Convolutions are not padded, so a level is smaller than size / stride: 28×28 and 10×10 at
@@ -174,10 +175,9 @@ class LeNet5(nn.Module):
         second = self.act3(self.conv3(self.pool2(first)))
         return first, second
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → B×outputs."""
-        answer: Tensor = self.head(self.forward_features(x)[-1])
-        return answer
+    def in_order(self) -> Iterable[nn.Module]:
+        """Both convolutions with what follows them, then the head."""
+        return self.conv1, self.act1, self.pool2, self.conv3, self.act3, self.head
 
 
 def _initialise_as_published(net: nn.Module) -> None:

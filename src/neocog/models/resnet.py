@@ -22,9 +22,10 @@ from neocog.models.blocks import (
 )
 from neocog.models.recompute import Recomputed
 from neocog.records import FeatureInfo
+from neocog.rewriting import InOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "BasicBlock",
@@ -136,7 +137,7 @@ def _blocks(
     return [first, *(block(width * block.expansion, width, 1, layers) for _ in range(depth - 1))]
 
 
-class ResNet(nn.Module):
+class ResNet(InOrder):
     """A stem, four stages of residual blocks, the mean over the picture, and a linear layer.
 
     Levels: the stages, at strides 1, 2, 4, 8 behind the small stem (3×3, stride 1) and 4, 8, 16, 32
@@ -214,10 +215,11 @@ class ResNet(nn.Module):
             levels.append(x)
         return (stem, *levels)[-len(self.features) :]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → B×outputs."""
-        answer: Tensor = self.fc(self.flatten(self.avgpool(self.forward_features(x)[-1])))
-        return answer
+    def in_order(self) -> Iterable[nn.Module]:
+        """The stem, the stages, the mean over the picture, the linear layer."""
+        stem = self.conv1, self.bn1, self.relu, self.maxpool
+        stages = self.layer1, self.layer2, self.layer3, self.layer4
+        return *stem, *stages, self.avgpool, self.flatten, self.fc
 
 
 def _factory(

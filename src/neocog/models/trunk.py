@@ -11,17 +11,21 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
+
+from neocog.rewriting import InOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from torch import Tensor
 
     from neocog.records import FeatureInfo
 
 __all__ = ["TrunkNet", "publish_trunk_as_features", "rename_keys"]
 
 
-class TrunkNet(nn.Module):
+class TrunkNet(InOrder):
     """Trunk → pool → classifier.
 
     Args:
@@ -65,11 +69,9 @@ class TrunkNet(nn.Module):
                 levels.append(x)
         return tuple(levels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → B×outputs."""
-        pooled = self.flatten(self.avgpool(self.forward_features(x)[-1]))
-        answer: Tensor = self.classifier(pooled)
-        return answer
+    def in_order(self) -> Iterable[nn.Module]:
+        """The trunk, the pool, the classifier."""
+        return *self.trunk, self.avgpool, self.flatten, self.classifier
 
 
 def publish_trunk_as_features(module: nn.Module) -> None:

@@ -1,0 +1,299 @@
+"""A ReLU behind the max pooling instead of before it: the same to the last bit, or not moved."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neocog.models import catalog
+from neocog.rewriting import rewrite, rewritten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POOLS: dict[int, tuple[type[nn.Module], type[nn.Module]]] = {
+    1: (nn.MaxPool1d, nn.AdaptiveMaxPool1d),
+    2: (nn.MaxPool2d, nn.AdaptiveMaxPool2d),
+    3: (nn.MaxPool3d, nn.AdaptiveMaxPool3d),
+}
+
+
+def classic() -> nn.Sequential:
+    """Two convolutions with one ReLU module for both."""
+    relu = nn.ReLU()
+    first = [nn.Conv2d(3, 8, 3, padding=1), relu, nn.MaxPool2d(2)]
+    second = [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), relu, nn.MaxPool2d(3, 2, 1)]
+    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(8 * 8 * 8, 5))
+
+
+class Split(nn.Module):
+    """Somebody's network: rows of layers, and a `forward` of its own between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = classic()[:-2]
+        self.classifier = nn.Linear(8 * 8 * 8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+def answers(net: nn.Module, images: Tensor) -> list[Tensor]:
+    """Output, gradients of all weights and of the pictures, and what the norms remember."""
+    images = images.clone().requires_grad_()
+    output = net(images)
+    wanted = [images, *net.parameters()]
+    grads = torch.autograd.grad(output.float().square().sum(), wanted, allow_unused=True)
+    return [output, *(one for one in grads if one is not None), *net.buffers()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    """To the last bit."""
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+class Relus(TorchDispatchMode):
+    """Shapes of what goes into a ReLU, in the order of the operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.relu.default:
+            self.seen.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def passed(net: nn.Module, images: Tensor) -> list[tuple[int, ...]]:
+    """Shapes of what its ReLUs see."""
+    with Relus() as mode, torch.no_grad():
+        net(images)
+    return mode.seen
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "sequential": classic,
+    "rows in a network": Split,
+    "row in a row": lambda: nn.Sequential(classic()[:2], classic()[2:]),
+    **{
+        name: lambda name=name, args=args: catalog.build(
+            name, args=args, channels=3, size=(32, 32), outputs=5
+        )
+        for name, args in {
+            "cnn": {"width": 8},
+            "vgg11": {"hidden": 16, "dropout": 0.0},
+            "resnet18": {"stem": "large"},
+            "lenet5": {"activation": "relu", "pool": "max"},
+            "highway": {"width": 8, "depth": 1},
+            "densenet121": {"stem": "large"},
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("half", [False, True])
+def test_networks_answer_and_learn_the_same(name: str, training: bool, half: bool) -> None:
+    torch.manual_seed(0)
+    plain = NETWORKS[name]().train(training)
+    moved = copy.deepcopy(plain)
+    rewrite(moved)
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        assert same(answers(moved, images), answers(plain, images))
+
+
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    {"sequential": 2, "rows in a network": 2, "row in a row": 2, "cnn": 3, "vgg11": 5, "lenet5": 2}
+    .items(),
+)  # fmt: skip
+def test_relus_see_less(name: str, moved: int) -> None:
+    torch.manual_seed(0)
+    net, images = NETWORKS[name]().eval(), torch.randn(2, 3, 32, 32)
+    before = passed(net, images)
+    rewrite(net)
+    after = passed(net, images)
+    assert len(before) == len(after)
+    halved = [a for b, a in zip(before, after, strict=True) if b != a]
+    assert len(halved) == moved
+    for big, small in zip(before, after, strict=True):
+        assert big == small or small[2:] == tuple(-(-side // 2) for side in big[2:])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A pooling and a map with many equal numbers, and with some that are none."""
+    dims = draw(st.integers(1, 3))
+    usual, adaptive = POOLS[dims]
+    size = [draw(st.integers(1, 7)) for _ in range(dims)]
+    kernel = draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        pool: Any = adaptive(draw(st.integers(1, 4)))
+    else:
+        pool = usual(
+            kernel,
+            stride=draw(st.integers(1, 3)),
+            padding=draw(st.integers(0, kernel // 2)),
+            # Not stretched: over padding alone, PyTorch's own gradient writes out of bounds.
+            ceil_mode=draw(st.booleans()),
+        )
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    map_ = torch.randint(-2, 3, (2, 3, *size), generator=generator).float()
+    if draw(st.booleans()):
+        map_.view(-1)[:: draw(st.integers(2, 9))] = draw(
+            st.sampled_from([float("inf"), float("-inf"), -0.0])
+        )
+    return pool, map_
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases())
+def test_every_pooling_gives_the_same(case: tuple[nn.Module, Tensor]) -> None:
+    pool, map_ = case
+    plain = nn.Sequential(nn.Identity(), nn.ReLU(), pool)
+    try:
+        expected = answers(plain, map_)
+    except RuntimeError:  # nothing is left of a map so small
+        return
+    with rewritten(plain):
+        assert same(answers(plain, map_), expected)
+
+
+def test_what_is_none_stays_none() -> None:
+    map_ = torch.tensor([[[[float("nan"), 1.0], [-1.0, 2.0]]]])
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
+    with rewritten(net):
+        assert net(map_).isnan().all()
+
+
+def test_a_stretched_window_of_padding_alone_stays() -> None:
+    # Rows −1 and 1 of a map of one row: −∞, where a ReLU behind would say 0.
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool1d(2, padding=1, dilation=2))
+    map_ = torch.ones(1, 1, 1)
+    expected = net(map_)
+    with rewritten(net):
+        assert torch.equal(net(map_), expected)
+    assert expected.isinf().any()
+
+
+def test_whoever_watches_sees_the_network_as_it_is() -> None:
+    net, images = classic(), torch.randn(2, 3, 32, 32)
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, __, answer: seen.update({name: tuple(answer.shape)})
+
+    with rewritten(net):
+        handle = net[1].register_forward_hook(note("relu"))
+        net(images)
+        assert seen.pop("relu")[2:] == (16, 16)  # the module is in use twice; the last time counts
+        handle.remove()
+        handle = net[2].register_forward_hook(note("pool"))
+        net(images)
+        handle.remove()
+        assert seen["pool"] == (2, 8, 16, 16)
+    inner = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), relu=nn.ReLU()))
+    outer = nn.Sequential(inner, nn.MaxPool2d(2))
+    with rewritten(outer):
+        inner.register_forward_hook(note("inner"))
+        answer = outer(images)
+    assert seen["inner"] == (2, 4, 30, 30)
+    assert torch.equal(answer, outer(images))
+
+
+def test_everything_is_as_it_was_afterwards() -> None:
+    net = Split()
+    names = list(net.state_dict())
+    with rewritten(net):
+        assert list(net.state_dict()) == names
+        assert "forward" in vars(net.features)
+    assert not any("forward" in vars(part) for part in net.modules())
+    with pytest.raises(RuntimeError, match="channels"), rewritten(net):
+        net(torch.zeros(1, 4, 32, 32))
+    assert not any("forward" in vars(part) for part in net.modules())
+
+
+def test_copies_made_meanwhile_stand_on_their_own() -> None:
+    torch.manual_seed(0)
+    net, images = classic().eval(), torch.randn(2, 3, 32, 32)
+    with rewritten(net):
+        other = copy.deepcopy(net)
+        read = pickle.loads(pickle.dumps(net))
+        with torch.no_grad():
+            for one in net.parameters():
+                one.zero_()
+    assert other(images).abs().sum() > 0
+    assert torch.equal(read(images), other(images))
+    net[0] = nn.Conv2d(3, 8, 3, padding=1)
+    assert net(images).shape == (2, 5)
+
+
+def test_layers_that_change_meanwhile_count() -> None:
+    net, images = classic().eval(), torch.randn(2, 3, 32, 32)
+    with rewritten(net):
+        net[2] = nn.AvgPool2d(2)
+        found = net(images)
+    assert torch.equal(found, net(images))
+
+
+class Doubled(nn.Sequential):
+    """One that does more than its layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Skewed(nn.ReLU):
+    """One that is no ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Doubled(nn.ReLU(), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(Doubled(nn.ReLU()), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(Skewed(), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(nn.LeakyReLU(), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(nn.ReLU(), nn.AvgPool2d(2)),
+        lambda: nn.Sequential(nn.MaxPool2d(2), nn.ReLU()),
+        lambda: nn.Sequential(nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(),
+    ],
+)
+def test_other_rows_answer_as_they_do(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    net, map_ = make(), torch.randn(2, 3, 6, 6)
+    expected = net(map_.clone())
+    with rewritten(net):
+        assert torch.equal(net(map_.clone()), expected)
+
+
+def test_places_of_maxima_are_given_as_asked() -> None:
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True))
+    map_ = torch.randn(2, 3, 6, 6)
+    with rewritten(net):
+        found = net(map_)
+    assert all(map(torch.equal, found, net(map_)))
+
+
+def test_sequential_takes_its_argument_by_name() -> None:
+    net = classic().eval()
+    images = torch.randn(2, 3, 32, 32)
+    with rewritten(net):
+        assert torch.equal(net(input=images), net(images))
