@@ -61,24 +61,33 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
-class Relus(TorchDispatchMode):
-    """Shapes of what goes into a ReLU, in the order of the operations."""
+class Seen(TorchDispatchMode):
+    """Shapes of what goes into an operation, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, operation: Any) -> None:
         super().__init__()
+        self.operation = operation
         self.seen: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.relu.default:
+        if func is self.operation:
             self.seen.append(tuple(args[0].shape))
         return func(*args, **(kwargs or {}))
 
 
-def passed(net: nn.Module, images: Tensor) -> list[tuple[int, ...]]:
-    """Shapes of what its ReLUs see."""
-    with Relus() as mode, torch.no_grad():
+RELU, CONVOLUTION = torch.ops.aten.relu.default, torch.ops.aten.convolution.default
+
+
+def passed(net: nn.Module, images: Tensor, operation: Any = RELU) -> list[tuple[int, ...]]:
+    """Shapes of what its ReLUs see, or its convolutions."""
+    with Seen(operation) as mode, torch.no_grad():
         net(images)
     return mode.seen
+
+
+def side(name: str) -> int:
+    """Of pictures that leave no layer with maps of one pixel, where a kernel of one covers all."""
+    return 64 if name == "densenet121" else 32
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -87,13 +96,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "row in a row": lambda: nn.Sequential(classic()[:2], classic()[2:]),
     **{
         name: lambda name=name, args=args: catalog.build(
-            name, args=args, channels=3, size=(32, 32), outputs=5
+            name, args=args, channels=3, size=(side(name), side(name)), outputs=5
         )
         for name, args in {
             "cnn": {"width": 8},
             "vgg11": {"hidden": 16, "dropout": 0.0},
             "resnet18": {"stem": "large"},
-            "lenet5": {"activation": "relu", "pool": "max"},
             "highway": {"width": 8, "depth": 1},
             "densenet121": {"stem": "large"},
         }.items()
@@ -109,14 +117,15 @@ def test_networks_answer_and_learn_the_same(name: str, training: bool, half: boo
     plain = NETWORKS[name]().train(training)
     moved = copy.deepcopy(plain)
     rewrite(moved)
-    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, side(name), side(name))
+    images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         assert same(answers(moved, images), answers(plain, images))
 
 
 @pytest.mark.parametrize(
     ("name", "moved"),
-    {"sequential": 2, "rows in a network": 2, "row in a row": 2, "cnn": 3, "vgg11": 5, "lenet5": 2}
+    {"sequential": 2, "rows in a network": 2, "row in a row": 2, "cnn": 3, "vgg11": 5}
     .items(),
 )  # fmt: skip
 def test_relus_see_less(name: str, moved: int) -> None:
@@ -297,3 +306,77 @@ def test_sequential_takes_its_argument_by_name() -> None:
     images = torch.randn(2, 3, 32, 32)
     with rewritten(net):
         assert torch.equal(net(input=images), net(images))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("conv", "size"),
+    [
+        (nn.Conv2d(16, 12, 5), (5, 5)),
+        (nn.Conv2d(6, 4, (2, 3), stride=2, bias=False), (2, 3)),
+        (nn.Conv2d(6, 4, 3, padding="valid"), (3, 3)),
+        (nn.Conv2d(8, 2, 1), (1, 1)),
+    ],
+)
+def test_a_kernel_over_all_of_the_picture_is_a_matrix(
+    conv: nn.Conv2d, size: tuple[int, int], last: bool
+) -> None:
+    conv = copy.deepcopy(conv).double()
+    order = torch.channels_last if last else torch.contiguous_format
+    images = torch.randn(3, conv.in_channels, *size, dtype=torch.float64)
+    images = images.contiguous(memory_format=order)
+    expected = answers(conv, images)
+    with rewritten(conv):
+        found = answers(conv, images)
+        assert passed(conv, images, CONVOLUTION) == []
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert passed(conv, images, CONVOLUTION) == [tuple(images.shape)]
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(4, 4, 2, dilation=2),
+        nn.Conv2d(4, 4, 2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+    ],
+)
+def test_other_convolutions_stay(conv: nn.Conv2d) -> None:
+    images = torch.randn(2, 4, 3, 3)
+    expected = conv(images)
+    with rewritten(conv):
+        assert torch.equal(conv(images), expected)
+        assert len(passed(conv, images, CONVOLUTION)) == 1
+
+
+def test_a_picture_without_a_batch_is_convolved() -> None:
+    conv, picture = nn.Conv2d(4, 6, 3), torch.randn(4, 3, 3)
+    with rewritten(conv):
+        found = conv(picture)
+    assert torch.equal(found, conv(picture))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "fewer"),
+    [
+        ("lenet5", {"activation": "relu", "pool": "max"}, 1),
+        # In each of its 16 blocks one to squeeze and one to excite.
+        ("efficientnet_b0", {}, 32),
+    ],
+)
+def test_networks_with_such_layers_answer_and_learn_alike(
+    name: str, args: dict[str, Any], fewer: int
+) -> None:
+    torch.manual_seed(0)
+    plain = catalog.build(name, args=args, channels=3, size=(64, 64), outputs=5).double().eval()
+    moved = copy.deepcopy(plain)
+    rewrite(moved)
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    for one, other in zip(answers(moved, images), answers(plain, images), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    convolved = [len(passed(net, images, CONVOLUTION)) for net in (plain, moved)]
+    assert convolved[0] - convolved[1] == fewer
