@@ -257,6 +257,67 @@ def test_layers_that_change_meanwhile_count() -> None:
     assert torch.equal(found, net(images))
 
 
+class Shortcut(nn.Module):
+    """One whose ReLU changes what another branch takes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1
+        return self.body(x) + nn.functional.avg_pool2d(x, 2)
+
+
+def test_a_relu_in_place_changes_what_others_see() -> None:
+    torch.manual_seed(0)
+    net, map_ = Shortcut(), torch.randn(2, 3, 6, 6)
+    row = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    expected = net(map_), row(map_)
+    kept: list[Tensor] = []
+    with rewritten(net), rewritten(row):
+        assert torch.equal(net(map_), expected[0])
+        assert torch.equal(row(map_), expected[1])
+        assert [shape[2:] for shape in passed(row, map_, torch.ops.aten.relu_.default)] == [(2, 2)]
+        row[0].register_forward_hook(lambda _, __, answer: kept.append(answer))
+        assert torch.equal(row(map_), expected[1])
+    assert float(kept[0].detach().min()) == 0
+
+
+def test_what_is_put_in_place_of_a_forward_counts_and_stays() -> None:
+    net, map_ = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), torch.randn(2, 3, 6, 6)
+    with rewritten(net):
+        net[0].forward = torch.abs
+        assert torch.equal(net(map_), nn.functional.max_pool2d(map_.abs(), 2))
+        net.forward = torch.neg
+    assert torch.equal(net(map_), -map_)
+
+
+def test_a_convolution_that_changes_meanwhile_counts() -> None:
+    conv, map_ = nn.Conv2d(4, 6, 3), torch.randn(2, 4, 3, 3)
+    with rewritten(conv):
+        conv.padding = (1, 1)
+        found = conv(map_)
+        assert torch.equal(found, nn.functional.conv2d(map_, conv.weight, conv.bias, padding=1))
+        conv.__class__ = type("Silent", (nn.Conv2d,), {"forward": lambda _, x: x * 0})
+        assert torch.equal(conv(map_), map_ * 0)
+
+
+def test_replicas_of_several_devices_keep_their_weights() -> None:
+    net = nn.DataParallel(classic())
+    with rewritten(net):
+        assert not any("forward" in vars(part) for part in net.modules())
+
+
+def test_channels_last_stays_so() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    map_ = torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    with rewritten(conv):
+        found = nn.functional.interpolate(conv(map_), scale_factor=4)
+    expected = nn.functional.interpolate(conv(map_), scale_factor=4)
+    assert found.stride() == expected.stride()
+
+
 class Doubled(nn.Sequential):
     """One that does more than its layers."""
 

@@ -146,7 +146,7 @@ def train(
 
 @contextlib.contextmanager
 def _surroundings(job: Job) -> Iterator[None]:
-    """Threads, random state, training flags and the order of layers come back as they were."""
+    """Threads, random state, training flags and the network's ways come back as they were."""
     threads = torch.get_num_threads()
     flags = [(part, part.training) for part in job.network.modules()]
     devices = [job.device] if job.device.type == "cuda" else []
