@@ -24,6 +24,7 @@ FLOORS = [
     {
         *(
             "layers",
+            "pooling",
             "rewriting",
             "kernels",
             "data",
@@ -52,6 +53,7 @@ STAIRS = {
         ("facade", "verbs"),
         ("__main__", "cli"),
     },
+    ("rewriting", "pooling"),  # one of the ways that it knows
     ("explain", "analysis"),  # explanations read the graph of what ran
     ("waiting", "host"),  # threads wait by what the system says of others
 }

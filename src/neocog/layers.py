@@ -155,7 +155,13 @@ class Normalize(nn.Module):
         images_in = images.to(torch.float32, copy=True, memory_format=self.order)
         if self.dims != 2:
             images_in.div_(FULL_SCALE[str(images.dtype).removeprefix("torch.")])
-        return images_in.sub_(self.mean).mul_(self.scale)
+        values, mean, scale = images_in, self.mean, self.scale
+        if self.order is torch.channels_last and images.shape[1] > 1:
+            # By whole rows: the channels of a pixel are too few for a processor's vectors.
+            values = images_in.permute(0, 2, 3, 1).flatten(2)
+            mean, scale = (one.flatten().repeat(images.shape[-1]) for one in (mean, scale))
+        values.sub_(mean).mul_(scale)
+        return images_in
 
 
 def materialize(network: nn.Module, input: InputSpec) -> None:

@@ -66,7 +66,7 @@ ENOUGH = 3
 """Timed steps after which a candidate may be given up, and which all need for the result to be
 remembered: one step alone may have been the one that another program held up."""
 
-MEANING = 3
+MEANING = 4
 """Of what stands in a choice; results from before it changed are not believed."""
 
 
