@@ -283,6 +283,11 @@ def test_normalize() -> None:
     np.testing.assert_allclose(got, expected, atol=1e-5)
     np.testing.assert_allclose(Normalize(mean, std)(x.float()), got)
     assert not Normalize(mean, std).state_dict()
+    for one in (x, x[:, :1], x.contiguous(memory_format=torch.channels_last)):
+        some = mean[: one.shape[1]], std[: one.shape[1]]
+        last = Normalize(*some, order=torch.channels_last)(one)
+        assert torch.equal(last, Normalize(*some)(one))
+        assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_predictor_is_fit_normalise_network_decode() -> None:

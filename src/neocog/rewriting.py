@@ -138,8 +138,9 @@ def _pool(part: nn.MaxPool2d, input: Tensor, relu: nn.Module | None = None) -> A
     a ReLU behind it."""
     forward = type(part).forward
     window = (part.kernel_size, part.stride, part.padding, part.dilation)
-    plain = window in _SIDE_BY_SIDE and not (part.ceil_mode or part.return_indices)
-    if plain and suits(input) and forward is nn.MaxPool2d.forward:
+    plain = window in _SIDE_BY_SIDE and not part.return_indices
+    whole = not (part.ceil_mode and any(side % 2 for side in input.shape[-2:]))
+    if plain and whole and suits(input) and forward is nn.MaxPool2d.forward:
         return max_pool_2x2(input, relu=relu is not None)
     answer = forward(part, input)
     return answer if relu is None else relu(answer)
