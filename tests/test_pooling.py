@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -11,10 +12,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neocog import pooling
 from neocog.pooling import max_pool_2x2, suits
 from neocog.rewriting import rewritten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def a_map(*shape: int, seed: int = 0, half: bool = True) -> Tensor:
@@ -25,10 +30,12 @@ def a_map(*shape: int, seed: int = 0, half: bool = True) -> Tensor:
     return map_.contiguous(memory_format=torch.channels_last)
 
 
-def there_and_back(function: object, map_: Tensor, grad: Tensor) -> list[Tensor]:
+def there_and_back(
+    function: Callable[[Tensor], Tensor], map_: Tensor, grad: Tensor
+) -> list[Tensor]:
     """What a function gives, and what it hands back."""
     map_ = map_.clone().requires_grad_()
-    answer = function(map_)  # type: ignore[operator]
+    answer = function(map_)
     return [answer.detach(), *torch.autograd.grad(answer, map_, grad)]
 
 
@@ -50,6 +57,9 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     grad = a_map(size, channels, height // 2, width // 2, seed=seed + 1)
     if draw(st.booleans()):
         grad = grad.contiguous()
+    elif draw(st.booleans()):
+        grad = grad[:1, :1, :1, :1].expand_as(grad)  # that of a sum
+        return map_, grad, 1 << 21
     if draw(st.booleans()):
         grad[0, 0, 0, 0] = float("inf")
     return map_, grad, draw(st.sampled_from([1, 2000, 1 << 21]))
@@ -69,8 +79,23 @@ def test_it_is_as_pytorch_has_it(case: tuple[Tensor, Tensor, int], relu: bool) -
         assert one.stride() == other.stride() or 1 in one.shape
 
 
+@settings(max_examples=50, deadline=None)
+@given(signs=st.lists(st.sampled_from([0.0, -0.0, -1.0]), min_size=4, max_size=4))
+def test_zeros_of_either_sign_are_equal(signs: list[float]) -> None:
+    map_ = torch.tensor(signs, dtype=torch.bfloat16).view(1, 1, 2, 2).expand(1, 2, 2, 2)
+    map_ = map_.contiguous(memory_format=torch.channels_last)
+    grad = torch.ones(1, 2, 1, 1, dtype=torch.bfloat16)
+    answer, back = there_and_back(max_pool_2x2, map_, grad)
+    assert torch.equal(answer, pooled(map_))
+    # Which of the greatest gets the gradient is open where their bits differ; one of them does.
+    assert torch.equal(back.sum((2, 3)), torch.ones(1, 2))
+    assert torch.equal((back * map_).sum((2, 3)), answer.flatten(1))
+    _, back = there_and_back(lambda x: max_pool_2x2(x, relu=True), map_, grad)
+    assert not back.any()
+
+
 @pytest.mark.parametrize("relu", [False, True])
-def test_what_is_none_stays_none(relu: bool) -> None:
+def test_nan_stays_nan(relu: bool) -> None:
     map_ = a_map(1, 4, 4, 4)
     map_[0, 0, 0, 1] = map_[0, 1, 3, 2] = float("nan")
     expected = pooled(map_).isnan()
@@ -82,9 +107,9 @@ def test_what_is_none_stays_none(relu: bool) -> None:
 def test_the_way_back_can_be_differentiated(relu: bool) -> None:
     """Gradients of a penalty on gradients, three deep."""
 
-    def penalty(function: object, map_: Tensor) -> list[Tensor]:
+    def penalty(function: Callable[[Tensor], Tensor], map_: Tensor) -> list[Tensor]:
         map_ = map_.clone().requires_grad_()
-        answer = function(map_)  # type: ignore[operator]
+        answer = function(map_)
         (first,) = torch.autograd.grad(answer.pow(3).sum(), map_, create_graph=True)
         (second,) = torch.autograd.grad(first.pow(2).sum(), map_, create_graph=True)
         (third,) = torch.autograd.grad(second.pow(2).sum(), map_)
@@ -107,6 +132,10 @@ def test_it_suits_large_maps_in_bfloat16_and_channels_last() -> None:
     assert not suits(large.flatten(0, 1))
     assert not suits(large.reshape(-1, 32, 1, 32).contiguous(memory_format=torch.channels_last))
     assert not suits(large.to("meta"))
+    assert not suits(large.reshape(-1, 1, 32, 32))
+    assert not suits(a_map(64, 32, 64, 32)[:, :, ::2])
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        assert not suits(large)
 
 
 WINDOWS = {
@@ -133,7 +162,7 @@ def test_in_training_poolings_of_this_form_go_by_it(name: str, relu: bool) -> No
         found = there_and_back(net, map_, grad)
         assert used.called == meant
         if meant:
-            assert used.call_args.kwargs == {"relu": relu}
+            assert used.call_args.kwargs == ({"relu": True} if relu else {})
     assert all(map(torch.equal, found, expected))
 
 
@@ -144,6 +173,21 @@ def test_a_pooling_that_changes_meanwhile_counts() -> None:
         assert torch.equal(pool(map_), F.max_pool2d(map_, 2, 1))
         pool.__class__ = type("Silent", (nn.MaxPool2d,), {"forward": lambda _, x: x * 0})
         assert torch.equal(pool(map_), map_ * 0)
+
+
+def test_what_is_computed_again_is_the_same() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    images = torch.randn(64, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def gradients(again: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = checkpoint(net, images, use_reentrant=False) if again else net(images)
+        return list(torch.autograd.grad(answer.float().square().sum(), list(net.parameters())))
+
+    with rewritten(net):
+        found = gradients(True)
+    assert all(map(torch.equal, found, gradients(False)))
 
 
 def test_whole_networks_learn_the_same() -> None:

@@ -62,25 +62,27 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 class Seen(TorchDispatchMode):
-    """Shapes of what goes into an operation, one after the other."""
+    """Shapes of what goes into operations, one after the other."""
 
-    def __init__(self, operation: Any) -> None:
+    def __init__(self, *operations: Any) -> None:
         super().__init__()
-        self.operation = operation
+        self.operations = operations
         self.seen: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is self.operation:
+        if func in self.operations:
             self.seen.append(tuple(args[0].shape))
         return func(*args, **(kwargs or {}))
 
 
-RELU, CONVOLUTION = torch.ops.aten.relu.default, torch.ops.aten.convolution.default
+# One that was moved is a threshold of 0.
+RELUS = torch.ops.aten.relu.default, torch.ops.aten.relu_.default, torch.ops.aten.threshold.default
+CONVOLUTION = torch.ops.aten.convolution.default
 
 
-def passed(net: nn.Module, images: Tensor, operation: Any = RELU) -> list[tuple[int, ...]]:
-    """Shapes of what its ReLUs see, or its convolutions."""
-    with Seen(operation) as mode, torch.no_grad():
+def passed(net: nn.Module, images: Tensor, *operations: Any) -> list[tuple[int, ...]]:
+    """Shapes of what its ReLUs see, or other operations."""
+    with Seen(*(operations or RELUS)) as mode, torch.no_grad():
         net(images)
     return mode.seen
 
@@ -278,10 +280,57 @@ def test_a_relu_in_place_changes_what_others_see() -> None:
     with rewritten(net), rewritten(row):
         assert torch.equal(net(map_), expected[0])
         assert torch.equal(row(map_), expected[1])
-        assert [shape[2:] for shape in passed(row, map_, torch.ops.aten.relu_.default)] == [(2, 2)]
+        assert [shape[2:] for shape in passed(row, map_)] == [(2, 2)]
         row[0].register_forward_hook(lambda _, __, answer: kept.append(answer))
         assert torch.equal(row(map_), expected[1])
     assert float(kept[0].detach().min()) == 0
+
+
+class Placed(nn.Module):
+    """One that adds something to the answer of a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.row(x)
+        x += 1
+        return x
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(*Placed().row, nn.Hardtanh(0, 0.5, inplace=True)),
+        lambda: nn.Sequential(*Placed().row, nn.ReLU(inplace=True)),
+        lambda: nn.Sequential(*Placed().row, nn.Flatten(), nn.Dropout(0.0, inplace=True)),
+        lambda: nn.Sequential(*Placed().row[::2], nn.ReLU(inplace=True)),
+        Placed,
+    ],
+)
+def test_what_comes_behind_may_work_in_place(make: Callable[[], nn.Module], half: bool) -> None:
+    torch.manual_seed(0)
+    net = make()
+    images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        expected = answers(net, images)
+        with rewritten(net):
+            assert same(answers(net, images), expected)
+
+
+def test_hooks_for_all_modules_see_the_poolings() -> None:
+    net, seen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)), []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda part, _, answer: seen.append((type(part), tuple(answer.shape[2:])))
+    )
+    try:
+        with rewritten(net):
+            net(torch.randn(2, 3, 8, 8))
+    finally:
+        handle.remove()
+    assert seen == [(nn.Conv2d, (6, 6)), (nn.MaxPool2d, (3, 3)), (nn.Sequential, (3, 3))]
 
 
 def test_what_is_put_in_place_of_a_forward_counts_and_stays() -> None:

@@ -158,7 +158,7 @@ class Normalize(nn.Module):
         values, mean, scale = images_in, self.mean, self.scale
         if self.order is torch.channels_last and images.shape[1] > 1:
             # By whole rows: the channels of a pixel are too few for a processor's vectors.
-            values = images_in.permute(0, 2, 3, 1).flatten(2)
+            values = images_in.permute(0, 2, 3, 1).view(len(images), images.shape[2], -1)
             mean, scale = (one.flatten().repeat(images.shape[-1]) for one in (mean, scale))
         values.sub_(mean).mul_(scale)
         return images_in

@@ -38,13 +38,7 @@ _MAKERS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
 )
 """Layers whose answer is a tensor of its own, which their way back does not need."""
-_SIDE_BY_SIDE = [
-    (kernel, stride, padding, dilation)
-    for kernel in (2, (2, 2))
-    for stride in (2, (2, 2))
-    for padding in (0, (0, 0))
-    for dilation in (1, (1, 1))
-]
+_SIDE_BY_SIDE = [(2, 2), (2, 2), (0, 0), (1, 1)]
 """Kernel, stride, padding and dilation of 2×2 windows that neither overlap nor leave gaps."""
 
 
@@ -64,11 +58,11 @@ class InOrder(nn.Module):
 
 @contextlib.contextmanager
 def rewritten(network: nn.Module) -> Iterator[None]:
-    """Within the block the network's convolutions and its rows of layers, `nn.Sequential` and
+    """Within the block the network's convolutions, poolings and rows of layers, `nn.Sequential` and
     `InOrder`, run as told above; afterwards as they did.
 
-    Layers that have hooks, also such as are put on meanwhile, keep their place; hooks for all
-    modules at once see the new order.
+    Layers that have hooks, also such as are put on meanwhile, keep their place. Hooks for all
+    modules at once do not see the ReLUs that moved, nor the poolings that do their work.
 
     Args:
         network: changed in place; its state dict is not.
@@ -83,8 +77,8 @@ def rewritten(network: nn.Module) -> Iterator[None]:
 
 
 def rewrite(network: nn.Module) -> list[tuple[nn.Module, Callable[..., Tensor]]]:
-    """Have the network's convolutions and rows run as told above, for good: for a copy of one's
-    own.
+    """Have the network's convolutions, poolings and rows run as told above, for good: for a copy of
+    one's own.
 
     Returns:
         The parts that have a `forward` of their own now, and these.
@@ -133,17 +127,22 @@ def _convolve(conv: nn.Conv2d, input: Tensor) -> Tensor:
     return answer[:, None, None, :].permute(0, 3, 1, 2)  # channels last, too
 
 
-def _pool(part: nn.MaxPool2d, input: Tensor, relu: nn.Module | None = None) -> Any:
-    """The `forward` of a max pooling, which may have got another class or window meanwhile, and of
-    a ReLU behind it."""
-    forward = type(part).forward
-    window = (part.kernel_size, part.stride, part.padding, part.dilation)
-    plain = window in _SIDE_BY_SIDE and not part.return_indices
-    whole = not (part.ceil_mode and any(side % 2 for side in input.shape[-2:]))
-    if plain and whole and suits(input) and forward is nn.MaxPool2d.forward:
-        return max_pool_2x2(input, relu=relu is not None)
-    answer = forward(part, input)
-    return answer if relu is None else relu(answer)
+def _pool(pool: nn.MaxPool2d, input: Tensor) -> Any:
+    """The `forward` of a max pooling."""
+    return max_pool_2x2(input) if _halves(pool, input) else type(pool).forward(pool, input)
+
+
+def _halves(pool: nn.MaxPool2d, input: Tensor) -> bool:
+    """Whether it is one that `pooling.py` can do, and faster; it may have got another class or
+    window meanwhile."""
+    given = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    return (
+        type(pool).forward is nn.MaxPool2d.forward
+        and [one if isinstance(one, tuple) else (one, one) for one in given] == _SIDE_BY_SIDE
+        and not pool.return_indices
+        and suits(input)
+        and not (pool.ceil_mode and any(side % 2 for side in input.shape[2:]))
+    )
 
 
 def _run(part: nn.Sequential | InOrder, input: Tensor) -> Tensor:
@@ -155,11 +154,12 @@ def _run(part: nn.Sequential | InOrder, input: Tensor) -> Tensor:
     x, waiting, before = input, None, None
     for layer in _layers(part):
         if waiting is not None and _takes_any_order(layer) and _is_unwatched(layer):
-            own = vars(layer).get("forward")
-            if own is not None and own.func is _pool:
-                x = _pool(layer, x, waiting)
+            if isinstance(layer, nn.MaxPool2d) and _halves(layer, x):
+                x = max_pool_2x2(x, relu=True)
             else:
-                x = waiting(layer(x))
+                # A ReLU would keep its answer, which then nobody could work on in place, as on
+                # that of a pooling; this one keeps what it is given.
+                x = F.threshold(layer(x), 0, 0)
             waiting, before = None, layer
             continue
         if waiting is not None:
