@@ -26,6 +26,7 @@ FLOORS = [
             "layers",
             "pooling",
             "rewriting",
+            "smallmaps",
             "kernels",
             "data",
             "analysis",
@@ -53,7 +54,8 @@ STAIRS = {
         ("facade", "verbs"),
         ("__main__", "cli"),
     },
-    ("rewriting", "pooling"),  # one of the ways that it knows
+    ("rewriting", "pooling"),  # the ways that it knows
+    ("rewriting", "smallmaps"),
     ("explain", "analysis"),  # explanations read the graph of what ran
     ("waiting", "host"),  # threads wait by what the system says of others
 }

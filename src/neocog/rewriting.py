@@ -10,7 +10,8 @@ ReLU with it, goes by `pooling.py` where that is faster.
 
 A convolution whose kernel covers all of its input is a product of two matrices: C5 of LeNet-5, the
 1×1 convolutions that squeeze and excite (arXiv 1709.01507). Computed as one, it is the same but for
-the order of the sums, and 1.1 to 4 times as fast on a processor, there and back.
+the order of the sums, and 1.1 to 4 times as fast on a processor, there and back. On maps up to 4×4,
+the gradients of wide kernels go by `smallmaps.py`.
 
 Before and after, a network is as it is written, and so plans, graphs and files show it.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neocog import smallmaps
 from neocog.pooling import max_pool_2x2, suits
 
 if TYPE_CHECKING:
@@ -105,20 +107,23 @@ def _forward(part: nn.Module) -> Callable[..., Tensor] | None:
     return _FORWARDS.get(type(part))
 
 
-def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether it can be a product of matrices: every kernel sees all channels, and no border."""
-    unpadded = conv.padding in ("valid", (0, 0))
-    return unpadded and conv.groups == 1 and conv.dilation == (1, 1)
-
-
 def _convolve(conv: nn.Conv2d, input: Tensor) -> Tensor:
     """The `forward` of a convolution, which may have got another class or padding meanwhile."""
     forward = type(conv).forward
-    whole = input.dim() == 4 and input.shape[2:] == conv.kernel_size
-    if not whole or input.device.type != "cpu" or forward is not nn.Conv2d.forward:
+    usual = forward is nn.Conv2d.forward and conv.groups == 1 and conv.dilation == (1, 1)
+    if not usual or input.dim() != 4 or input.device.type != "cpu":
         return forward(conv, input)
-    if not _is_plain(conv):
-        return forward(conv, input)
+    padding: Any = (0, 0) if conv.padding == "valid" else conv.padding
+    if padding == (0, 0) and input.shape[2:] == conv.kernel_size:
+        return _multiply(conv, input)
+    even = conv.stride == (1, 1) and conv.padding_mode == "zeros" and padding != "same"
+    if even and smallmaps.suits(input, conv.weight):
+        return smallmaps.conv2d(input, conv.weight, conv.bias, padding)
+    return forward(conv, input)
+
+
+def _multiply(conv: nn.Conv2d, input: Tensor) -> Tensor:
+    """A convolution whose kernel covers all of its input, as a product of two matrices."""
     if input.is_contiguous():
         return F.linear(input.flatten(1), conv.weight.flatten(1), conv.bias)[:, :, None, None]
     # Taken for channels last, where no picture is copied; the kernels are small.
