@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from neocog import smallmaps
 from neocog.models import catalog
@@ -100,7 +103,7 @@ def test_bfloat16_is_as_close_as_pytorchs(side: int) -> None:
         (nn.Conv2d(256, 256, 3, padding=1), 4, True),
         (nn.Conv2d(256, 256, (3, 1), padding=(1, 0)), 2, True),
         (nn.Conv2d(256, 256, 3, padding=1), 5, False),
-        (nn.Conv2d(64, 64, 3, padding=1), 4, False),
+        (nn.Conv2d(256, 255, 3, padding=1), 4, False),
         (nn.Conv2d(256, 256, 3, padding=1, stride=2), 4, False),
         (nn.Conv2d(256, 256, 3, padding=2, dilation=2), 4, False),
         (nn.Conv2d(512, 512, 3, padding=1, groups=2), 4, False),
@@ -113,9 +116,10 @@ def test_in_training_wide_kernels_on_small_maps_go_by_it(
     conv: nn.Conv2d, side: int, meant: bool
 ) -> None:
     images = torch.randn(2, conv.in_channels, side, side).requires_grad_()
-    expected = gradients(conv(images), images)
+    of = [images, *(one for one in conv.parameters() if one.requires_grad)]
+    expected = gradients(conv(images), *of)
     with mock.patch.object(smallmaps, "conv2d", wraps=smallmaps.conv2d) as used, rewritten(conv):
-        found = gradients(conv(images), images)
+        found = gradients(conv(images), *of)
         assert used.called == meant
         used.reset_mock()
         with torch.no_grad():
@@ -123,6 +127,80 @@ def test_in_training_wide_kernels_on_small_maps_go_by_it(
         assert not used.called
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_it_suits_numbers_that_it_was_measured_with() -> None:
+    images, weight = torch.randn(2, 256, 4, 4), torch.randn(256, 256, 3, 3).requires_grad_()
+    assert smallmaps.suits(images, weight)
+    assert smallmaps.suits(images.bfloat16(), weight)
+    assert not smallmaps.suits(images.half(), weight)
+    assert not smallmaps.suits(images.to(torch.complex64), weight)
+    assert not smallmaps.suits(images, weight[:255])
+    with torch.autocast("cpu", torch.float16):
+        assert not smallmaps.suits(images, weight)
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        assert not smallmaps.suits(images, weight)
+
+
+@pytest.mark.parametrize("padding", [1, (1,), [1, 1]])
+def test_a_padding_that_is_set_otherwise_counts(padding: Any) -> None:
+    conv, images = nn.Conv2d(256, 256, 3), torch.randn(2, 256, 4, 4)
+    expected = gradients(F.conv2d(images, conv.weight, conv.bias, padding=1), conv.weight)
+    with rewritten(conv):
+        conv.padding = padding
+        found = gradients(conv(images), conv.weight)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    conv = nn.Conv2d(256, 256, 3, padding=1)
+    images = torch.randn(2, 256, 4, 4, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16), rewritten(conv):
+        with pytest.raises(RuntimeError, match="type"):
+            conv(images)
+        assert conv.double()(images).dtype == torch.float64
+
+
+def test_parametrizations_are_asked_once() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 256, 4, 4)
+    conv = nn.Conv2d(256, 256, 3, padding=1)
+    other = copy.deepcopy(conv)
+    with rewritten(conv):
+        for one in (conv, other):
+            torch.manual_seed(1)
+            spectral_norm(one)
+        assert torch.equal(conv(images), other(images))
+        assert torch.equal(conv(images), other(images))
+
+
+def test_functional_transforms_see_pytorchs_own() -> None:
+    conv, images = nn.Conv2d(256, 256, 3, padding=1), torch.randn(2, 256, 4, 4)
+    pool, maps = nn.MaxPool2d(2), torch.randn(64, 32, 32, 32).bfloat16()
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    with rewritten(conv), rewritten(pool):
+        found = torch.func.grad(lambda x: conv(x).sum())(images)
+        torch.func.grad(lambda x: pool(x).sum())(maps)
+    torch.testing.assert_close(found, torch.func.grad(lambda x: conv(x).sum())(images))
+
+
+def test_networks_in_bfloat16_learn_alike() -> None:
+    """As far from the exact gradients as PyTorch's own way is."""
+    torch.manual_seed(0)
+    net = catalog.build(
+        "vgg11", args={"hidden": 16, "dropout": 0.0}, channels=3, size=(32, 32), outputs=5
+    )
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    exact = gradients(net(images), *net.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        usual = gradients(net(images), *net.parameters())
+        with mock.patch.object(smallmaps, "conv2d", wraps=smallmaps.conv2d) as used, rewritten(net):
+            found = gradients(net(images), *net.parameters())
+    assert used.called
+    for one, other, true in zip(found, usual, exact, strict=True):
+        error, least = ((x.double() - true).norm() for x in (one, other))
+        assert error <= 1.2 * least + 1e-6
 
 
 def test_whole_networks_learn_the_same() -> None:

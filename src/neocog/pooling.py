@@ -29,6 +29,7 @@ def suits(input: Tensor) -> bool:
     """Whether `max_pool_2x2` can take it, and is faster than `F.max_pool2d`."""
     return (
         not torch.compiler.is_compiling()  # which finds a better way itself
+        and not torch._C._are_functorch_transforms_active()
         and input.dtype == torch.bfloat16
         and input.device.type == "cpu"
         and input.dim() == 4

@@ -11,7 +11,7 @@ ReLU with it, goes by `pooling.py` where that is faster.
 A convolution whose kernel covers all of its input is a product of two matrices: C5 of LeNet-5, the
 1×1 convolutions that squeeze and excite (arXiv 1709.01507). Computed as one, it is the same but for
 the order of the sums, and 1.1 to 4 times as fast on a processor, there and back. On maps up to 4×4,
-the gradients of wide kernels go by `smallmaps.py`.
+the gradients of kernels of many channels go by `smallmaps.py`.
 
 Before and after, a network is as it is written, and so plans, graphs and files show it.
 """
@@ -109,17 +109,18 @@ def _forward(part: nn.Module) -> Callable[..., Tensor] | None:
 
 def _convolve(conv: nn.Conv2d, input: Tensor) -> Tensor:
     """The `forward` of a convolution, which may have got another class or padding meanwhile."""
-    forward = type(conv).forward
-    usual = forward is nn.Conv2d.forward and conv.groups == 1 and conv.dilation == (1, 1)
+    # Not one of a class made from it either: parametrizations count how often they are asked.
+    usual = type(conv) is nn.Conv2d and conv.groups == 1 and conv.dilation == (1, 1)
     if not usual or input.dim() != 4 or input.device.type != "cpu":
-        return forward(conv, input)
+        return type(conv).forward(conv, input)
     padding: Any = (0, 0) if conv.padding == "valid" else conv.padding
     if padding == (0, 0) and input.shape[2:] == conv.kernel_size:
         return _multiply(conv, input)
-    even = conv.stride == (1, 1) and conv.padding_mode == "zeros" and padding != "same"
-    if even and smallmaps.suits(input, conv.weight):
+    even = conv.stride == (1, 1) and conv.padding_mode == "zeros"
+    told = isinstance(padding, tuple) and len(padding) == 2
+    if even and told and smallmaps.suits(input, conv.weight):
         return smallmaps.conv2d(input, conv.weight, conv.bias, padding)
-    return forward(conv, input)
+    return type(conv).forward(conv, input)
 
 
 def _multiply(conv: nn.Conv2d, input: Tensor) -> Tensor:

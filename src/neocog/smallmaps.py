@@ -1,4 +1,4 @@
-"""Convolutions of small maps, for training on a processor. Floor 1; imports torch.
+"""Convolutions of many channels on small maps, for training on a processor. Floor 1; imports torch.
 
 On a map of 4×4 pixels many of a kernel's numbers lie over the border, and the gradient of each is a
 product of two matrices: of the pixels that it sees, and of those that it answers. These products
@@ -20,7 +20,8 @@ __all__ = ["conv2d", "suits"]
 _SIDE = 4
 """Pixels of the largest map that counts as small: on 5×5, PyTorch's own way is as fast."""
 _WIDE = 1 << 16
-"""Pairs of channels from which on products of matrices are faster."""
+"""Pairs of channels from which on products of matrices are faster, for 4 maps as for 128."""
+_KINDS = (torch.float32, torch.float64, torch.bfloat16)
 
 _convolution_backward = torch.ops.aten.convolution_backward
 
@@ -29,8 +30,12 @@ def suits(input: Tensor, weight: Tensor) -> bool:
     """Whether `conv2d` is faster than `F.conv2d`: input B×C×H×W, weight O×C×k×l."""
     return (
         not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
         and torch.is_grad_enabled()
         and weight.requires_grad
+        and input.dtype in _KINDS
+        and weight.dtype in _KINDS
+        and torch.get_autocast_dtype("cpu") in _KINDS
         and input.device.type == "cpu"
         and input.dim() == 4
         and 0 < max(input.shape[2:]) <= _SIDE
@@ -41,18 +46,27 @@ def suits(input: Tensor, weight: Tensor) -> bool:
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
     """`F.conv2d(input, weight, bias, padding=padding)`; gradients differ in the order of sums.
 
+    What autocast makes of the weights is not kept for a second convolution with the same ones.
+
     Args:
         input: B×C×H×W.
         weight: O×C×k×l.
         bias: O.
         padding: rows and columns of zeros on each side.
     """
+    given = (input, weight, bias)
     if torch.is_autocast_enabled("cpu"):
+        # Within the function it would be too late: gradients are of what goes into it.
         kind = torch.get_autocast_dtype("cpu")
-        input, weight = input.to(kind), weight.to(kind)
-        bias = None if bias is None else bias.to(kind)
-    answer: Tensor = _Convolution.apply(input, weight, bias, padding)  # type: ignore[no-untyped-call]
+        given = tuple(None if one is None else _cast(one, kind) for one in given)  # type: ignore[assignment]
+    answer: Tensor = _Convolution.apply(*given, padding)  # type: ignore[no-untyped-call]
     return answer
+
+
+def _cast(numbers: Tensor, kind: torch.dtype) -> Tensor:
+    """As autocast has it, which leaves float64 and whole numbers alone."""
+    fit = numbers.is_floating_point() and numbers.dtype != torch.float64
+    return numbers.to(kind) if fit else numbers
 
 
 class _Convolution(torch.autograd.Function):
@@ -76,8 +90,17 @@ class _Convolution(torch.autograd.Function):
         found = [None, None]
         if any(wanted):
             found = _convolution_backward(
-                *(grad, input, weight, None, [1, 1], list(ctx.padding), [1, 1]),
-                *(False, [0, 0], 1, wanted),
+                grad,
+                input,
+                weight,
+                bias_sizes=None,
+                stride=[1, 1],
+                padding=ctx.padding,
+                dilation=[1, 1],
+                transposed=False,
+                output_padding=[0, 0],
+                groups=1,
+                output_mask=wanted,
             )
         kernels = _kernels(input, weight, grad, ctx.padding) if own else found[1]
         return found[0], kernels, grad.sum((0, 2, 3)) if of_bias else None, None
@@ -87,7 +110,7 @@ def _kernels(input: Tensor, weight: Tensor, grad: Tensor, padding: tuple[int, in
     """The gradient of the kernels, O×C×k×l, number by number."""
     pixels, grads = input.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
     outputs, channels, *kernel = weight.shape
-    found = weight.new_zeros(*kernel, outputs, channels)
+    found = weight.new_empty(*kernel, outputs, channels)
     for row in range(kernel[0]):
         seen, answered = _overlap(row - padding[0], pixels.shape[1], grads.shape[1])
         lines, given = pixels[:, seen], grads[:, answered]
