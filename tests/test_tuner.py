@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -176,6 +179,28 @@ def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
     found = tuner.tune(make(digits, merged({"engine": {"precision": "bf16"}})), cache=tmp_path)
     assert {trial.choice.precision for trial in found.trials} == {"bf16"}
+
+
+def test_a_processor_without_bfloat16_is_not_made_to_try_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "_halves", lambda cuda: [])
+    found = tuner.tune(make(digits, merged({})), cache=tmp_path)
+    assert {trial.choice.precision for trial in found.trials} == {"fp32"}
+
+
+def test_what_pytorch_says_of_bfloat16_counts() -> None:
+    """PyTorch held to AVX2 has no products in bfloat16."""
+    code = "from neocog.engine.tuner import _halves; print(_halves(False))"
+    held = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | held,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == "[]"
 
 
 def test_a_run_too_short_to_gain_is_not_measured(digits: Dataset, tmp_path: Path) -> None:

@@ -199,11 +199,9 @@ def _candidates(job: Job) -> list[Choice]:
     """What the recipe leaves open: the plain loop in fp32, contiguous, then the most promising
     first."""
     engine, cuda = job.recipe.engine, job.device.type == "cuda"
-    native = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    half: Precision = "bf16" if native else "fp16"
     precisions: list[Precision] = [job.choice.precision]
     if engine.precision == "auto":
-        precisions = ["fp32", half]
+        precisions = ["fp32", *_halves(cuda)]
     layouts: list[Layout] = [job.choice.layout]
     if job.input.contiguous:
         layouts = ["contiguous"]
@@ -214,6 +212,18 @@ def _candidates(job: Job) -> list[Choice]:
         for precision, layout in itertools.product(precisions, layouts)
     ]
     return [plain, *reversed(others)]
+
+
+def _halves(cuda: bool) -> list[Precision]:
+    """Those of 16 bits that the device computes in.
+
+    A processor without AVX-512 has none: PyTorch then multiplies bfloat16 number by number, and one
+    step of ResNet-18 takes minutes, longer than any budget for measuring.
+    """
+    if cuda:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["bf16" if native else "fp16"]
+    return ["bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else []
 
 
 def _measure(job: Job, choices: list[Choice]) -> tuple[list[Trial], float]:
