@@ -1,8 +1,12 @@
-"""The collector of cyclic garbage visits what is old once, and the caller has it back as it was."""
+"""The collector of cyclic garbage visits what is old once, freed memory is used again, and the
+caller has both back as they were."""
 
 from __future__ import annotations
 
 import gc
+import platform
+import subprocess
+import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -80,3 +84,40 @@ def test_an_error_gives_the_collector_back() -> None:
     with pytest.raises(ZeroDivisionError), collected_once():
         fail()
     assert not gc.get_freeze_count()
+
+
+OVERLAPPING = """
+import resource, torch
+from neocog.host import memory_kept
+
+def faults():
+    "Pages that the system cleared for large tensors, each freed before the next."
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(16 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+told = [faults()]
+first, second = memory_kept(), memory_kept()
+first.__enter__()
+faults()  # the first tensor needs its memory
+told.append(faults())
+second.__enter__()
+first.__exit__(None, None, None)
+told.append(faults())
+second.__exit__(None, None, None)
+told.append(faults())
+print(*told)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_used_again_until_the_last_block_is_left() -> None:
+    """Blocks may overlap, as those of two threads do."""
+    answer = subprocess.run(
+        [sys.executable, "-c", OVERLAPPING], capture_output=True, text=True, check=True
+    )
+    before, alone, shared, after = map(int, answer.stdout.split())
+    half = before / 16  # of the pages of one tensor
+    assert max(alone, shared) < half
+    assert after > half  # what was left was given back

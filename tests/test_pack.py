@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neocog.data import decode
+from neocog.config import DataRecipe
+from neocog.data import dataset, decode
 from neocog.data.cache import cache_dir
 from neocog.data.images import Images
 from neocog.data.pack import geometry, pack
@@ -370,6 +371,19 @@ def test_scan_and_pack_load_no_torch() -> None:
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("count", [255, 256, 257])
+def test_each_end_is_told_once(tmp_path: Path, count: int) -> None:
+    """A line for people would stand there twice."""
+    np.savez(tmp_path / "set.npz", x=np.zeros((count, 4, 4), np.uint8), y=np.arange(count) % 2)
+    told: list[tuple[str, int, int]] = []
+    recipe = DataRecipe(source=str(tmp_path / "set.npz"))
+    dataset.load(recipe, progress=lambda *facts: told.append(facts))
+    assert [one for one in told if one[1] == one[2]] == [
+        ("scan", count, count),
+        ("pack", count, count),
+    ]
 
 
 def test_meta_says_what_is_there(tmp_path: Path) -> None:

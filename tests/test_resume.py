@@ -13,6 +13,7 @@ from neocog.config import Recipe
 from neocog.engine import checkpoint
 from neocog.errors import NeocogError, RunError
 from neocog.settings import from_dict
+from neocog.verbs import prepare
 from neocog.verbs.console import Console
 from neocog.verbs.train import fit, resume
 
@@ -49,17 +50,17 @@ def stop(event: Event, _: Control) -> None:
 def cut(tmp_path: Path) -> Callable[..., Path]:
     """A run that was cut in its second epoch, and has a checkpoint of the first."""
 
-    def make(callbacks: tuple[Any, ...] = (stop,)) -> Path:
+    def make(callbacks: tuple[Any, ...] = (stop,), *, quiet: bool = True, **engine: Any) -> Path:
         recipe = from_dict(
             Recipe,
             {
                 "data": {"source": str(arrays(tmp_path / "set.npz"))},
-                "engine": {"epochs": 3, "device": "cpu"},
+                "engine": {"epochs": 3, "device": "cpu"} | engine,
                 "model": "mlp",
             },
         )
         with pytest.raises(KeyboardInterrupt):
-            fit(recipe=recipe, out=tmp_path / "run", callbacks=callbacks, quiet=True)
+            fit(recipe=recipe, out=tmp_path / "run", callbacks=callbacks, quiet=quiet)
         return tmp_path / "run"
 
     return make
@@ -73,6 +74,23 @@ def test_callbacks_must_be_handed_over_again(cut: Callable[..., Path]) -> None:
     with pytest.raises(KeyboardInterrupt):
         resume(run, console=Said(), callbacks=[stop])
     assert resume(run, console=Said(), anyway=True).finished
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_warned_of_where_no_instruction_multiplies_it(
+    cut: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    native: bool,
+) -> None:
+    """Minutes for a step otherwise look like a program that hangs."""
+    monkeypatch.setattr(prepare, "multiplies_bf16", lambda device: native)
+    run = cut(precision="bf16", quiet=False)
+    warning = "warning: this processor has no instructions for bfloat16"
+    assert (warning in capsys.readouterr().err) != native
+    said = Said()
+    assert resume(run, console=said, anyway=True).finished
+    assert any(line.startswith(warning) for line in said.lines) != native
 
 
 @pytest.fixture

@@ -184,14 +184,14 @@ def test_what_the_recipe_says_is_not_tried(digits: Dataset, tmp_path: Path) -> N
 def test_a_processor_without_bfloat16_is_not_made_to_try_it(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "_halves", lambda cuda: [])
+    monkeypatch.setattr(tuner, "multiplies_bf16", lambda device: False)
     found = tuner.tune(make(digits, merged({})), cache=tmp_path)
     assert {trial.choice.precision for trial in found.trials} == {"fp32"}
 
 
 def test_what_pytorch_says_of_bfloat16_counts() -> None:
     """PyTorch held to AVX2 has no products in bfloat16."""
-    code = "from neocog.engine.tuner import _halves; print(_halves(False))"
+    code = "import torch, neocog.machine as m; print(m.multiplies_bf16(torch.device('cpu')))"
     held = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     answer = subprocess.run(
         [sys.executable, "-c", code],
@@ -200,7 +200,7 @@ def test_what_pytorch_says_of_bfloat16_counts() -> None:
         text=True,
         check=True,
     )
-    assert answer.stdout.strip() == "[]"
+    assert answer.stdout.strip() == "False"
 
 
 def test_a_run_too_short_to_gain_is_not_measured(digits: Dataset, tmp_path: Path) -> None:

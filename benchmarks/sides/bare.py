@@ -27,6 +27,7 @@ from figures import LR, MOMENTUM
 from pictures import open_pictures
 
 from neocog.host import collected_once, memory_kept
+from neocog.machine import multiplies_bf16
 from sides import Order, Turns, answer, read_order
 
 __all__ = ["main"]
@@ -97,15 +98,15 @@ def search(order: Order) -> list[Step]:
     """All candidates, timed, the fastest first."""
     turns = 2 if order.quick else TURNS
     compiled = order.compile == "on"
+    # Without instructions for it a first step in bf16 takes minutes.
+    precisions = ["fp32"] + ["bf16"] * multiplies_bf16(torch.device("cpu"))
     crew = [
         Step(
             order,
             {"precision": precision, "layout": layout, "threads": order.threads}
             | {"compile": compiled},
         )
-        for precision, layout in itertools.product(
-            ("fp32", "bf16"), ("contiguous", "channels_last")
-        )
+        for precision, layout in itertools.product(precisions, ("contiguous", "channels_last"))
     ]
     leader = _race(crew, turns)
     for threads in sorted({1, max(1, order.threads // 2)} - {order.threads}):

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import mmap
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,11 @@ about them: with two cores, of which half of one was taken, operations of a few 
 up to 16 ms, whenever a thread had to wait for its turn."""
 AGAIN = 600.0
 """Seconds after which such a measurement is made again."""
+
+_KEEPERS: list[object] = []
+"""One for each block of `memory_kept` that is not over: the C library has one setting for all."""
+_KEEPING = threading.RLock()
+"""Taken again where the collector of garbage ends a block that was never left, while it is held."""
 
 _BORN = time.monotonic() - time.process_time()
 
@@ -164,8 +170,9 @@ def memory_kept() -> Iterator[None]:
 
     The maps of one training step are as large as those of the step before. By default glibc gives
     each of them back and asks for it again, and the system clears every page anew: a seventh of
-    the time of `speednet` at batch 512, which learns 1.2 times as fast inside this block. Where
-    the C library is another one, nothing happens.
+    the time of `speednet` at batch 512, which learns 1.2 times as fast inside this block. It may
+    stand inside itself, as where a callback of a training asks the network, and in several threads:
+    the last to leave gives the memory back. Where the C library is another one, nothing happens.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -173,14 +180,20 @@ def memory_kept() -> Iterator[None]:
     except (OSError, AttributeError, TypeError):
         yield
         return
-    tune(_MMAP, 1 << 30)
-    tune(_TRIM, (1 << 31) - 1)
+    me = object()
+    with _KEEPING:
+        _KEEPERS.append(me)
+        tune(_MMAP, 1 << 30)
+        tune(_TRIM, (1 << 31) - 1)
     try:
         yield
     finally:
-        tune(_MMAP, _LARGEST)
-        tune(_TRIM, 2 * _LARGEST)
-        trim(0)
+        with _KEEPING:
+            _KEEPERS.remove(me)
+            if not _KEEPERS:
+                tune(_MMAP, _LARGEST)
+                tune(_TRIM, 2 * _LARGEST)
+                trim(0)
 
 
 @contextlib.contextmanager

@@ -280,8 +280,9 @@ def _fill(
         found = _pixels(source, scan, goals, (height, width), writer.channels, writer)
     for pixels in found:
         writer.add(pixels)
-        if progress is not None and len(writer.sizes) % 256 == 0:
-            progress("pack", len(writer.sizes), scan.count.used)
+        done = len(writer.sizes)
+        if progress is not None and done % 256 == 0 and done < scan.count.used:
+            progress("pack", done, scan.count.used)
 
 
 def _facts(source: Source, scan: Scan) -> _Facts:

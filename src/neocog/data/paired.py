@@ -88,7 +88,7 @@ def scan_masks(
                 counts[row] = np.bincount(mask.reshape(-1), minlength=VOID + 1)[:VOID]
                 digests[row] = np.frombuffer(digest, np.uint8)
             done += 1
-            if progress is not None and done % 64 == 0:
+            if progress is not None and done % 64 == 0 and done < total:
                 progress("masks", done, total)
     if progress is not None:
         progress("masks", total, total)

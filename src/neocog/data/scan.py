@@ -152,7 +152,7 @@ def scan(
                 some = slice(at, at + len(batch))
                 table.add(rows[some], names[some], files[some], batch)
                 at = some.stop
-                if progress is not None:
+                if progress is not None and at < len(files):
                     progress("scan", total - len(files) + at, total)
     finally:
         table.close()

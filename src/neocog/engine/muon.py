@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from neocog.machine import multiplies_bf16
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -28,14 +30,7 @@ TINY = 1e-7
 
 def working_type(device: torch.device) -> torch.dtype:
     """bfloat16 where the machine multiplies it natively, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        native = device.type != "cpu" or (
-            wide and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        )
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:

@@ -27,6 +27,7 @@ from neocog.engine.job import Choice, Layout, Precision, length
 from neocog.errors import NeocogError, RunError
 from neocog.files import write_json
 from neocog.host import BUSY, Watch, believed, cores, memory_kept
+from neocog.machine import multiplies_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +202,11 @@ def _candidates(job: Job) -> list[Choice]:
     engine, cuda = job.recipe.engine, job.device.type == "cuda"
     precisions: list[Precision] = [job.choice.precision]
     if engine.precision == "auto":
-        precisions = ["fp32", *_halves(cuda)]
+        precisions = ["fp32"]
+        if multiplies_bf16(job.device):
+            precisions.append("bf16")
+        elif cuda:
+            precisions.append("fp16")
     layouts: list[Layout] = [job.choice.layout]
     if job.input.contiguous:
         layouts = ["contiguous"]
@@ -212,18 +217,6 @@ def _candidates(job: Job) -> list[Choice]:
         for precision, layout in itertools.product(precisions, layouts)
     ]
     return [plain, *reversed(others)]
-
-
-def _halves(cuda: bool) -> list[Precision]:
-    """Those of 16 bits that the device computes in.
-
-    A processor without AVX-512 has none: PyTorch then multiplies bfloat16 number by number, in
-    ResNet-18 on two cores a second for each picture of a step: minutes for the first one.
-    """
-    if cuda:
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ["bf16" if native else "fp16"]
-    return ["bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else []
 
 
 def _measure(job: Job, choices: list[Choice]) -> tuple[list[Trial], float]:

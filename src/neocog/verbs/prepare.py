@@ -20,11 +20,12 @@ from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.engine import features, tuner
 from neocog.engine.growth import STAGES, Growth
-from neocog.engine.job import Choice, Job
+from neocog.engine.job import Choice, Job, plain
 from neocog.errors import ConfigError
 from neocog.geometry import noun, size_text
 from neocog.host import BUSY
 from neocog.layers import Normalize
+from neocog.machine import multiplies_bf16
 from neocog.models import catalog
 from neocog.records import ModelSpec
 from neocog.usual import usual
@@ -32,14 +33,14 @@ from neocog.verbs import probes
 from neocog.verbs.transfer import begin
 
 if TYPE_CHECKING:
-    from neocog.config import Recipe
+    from neocog.config import EngineRecipe, Recipe
     from neocog.data.dataset import Dataset
     from neocog.engine.task import Task
     from neocog.records import InputSpec
     from neocog.verbs.console import Console
     from neocog.verbs.transfer import Begun, Origin
 
-__all__ = ["UNNAMED", "Prepared", "prepare", "tune"]
+__all__ = ["UNNAMED", "Prepared", "arithmetic", "prepare", "tune"]
 
 CALIBRATE_ON = 2_000_000
 """Pixels that a network's `calibrate` sees, about."""
@@ -169,6 +170,21 @@ def _sample(data: Dataset, spec: InputSpec) -> torch.Tensor:
     pictures = data.images.gather(chosen, data.size)
     normalised: torch.Tensor = Normalize.of(spec)(pictures)
     return normalised
+
+
+def arithmetic(engine: EngineRecipe, device: torch.device, console: Console) -> Choice:
+    """What to begin with: as the recipe has it, and what it leaves open as everybody does.
+
+    Raises:
+        ConfigError: the device does not train in that.
+    """
+    choice = plain(engine, device)
+    if choice.precision == "bf16" and not multiplies_bf16(device):
+        console.say(
+            "warning: this processor has no instructions for bfloat16; training in it can take a "
+            "hundred times as long as in fp32, which is taken where --precision is left out"
+        )
+    return choice
 
 
 def tune(prepared: Prepared, console: Console) -> Prepared:

@@ -23,7 +23,6 @@ from neocog.config import DataRecipe, Recipe
 from neocog.data import dataset
 from neocog.engine import callbacks as engine_callbacks
 from neocog.engine import checkpoint
-from neocog.engine.job import plain
 from neocog.engine.stopping import Signals
 from neocog.errors import ConfigError, NeocogError, RunError
 from neocog.files import clear_leftovers, write_json
@@ -37,7 +36,7 @@ from neocog.verbs.announce import announce
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console
 from neocog.verbs.finish import START, STORY, bundle_of, finish, shortened, story
-from neocog.verbs.prepare import UNNAMED, Prepared, prepare, tune
+from neocog.verbs.prepare import UNNAMED, Prepared, arithmetic, prepare, tune
 from neocog.waiting import attentive
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def _decide(
 ) -> Prepared:
     """Open the data, choose the network and decide all that the recipe left open."""
     device = machine.device_named(recipe.engine.device)
-    choice = plain(recipe.engine, device)
+    choice = arithmetic(recipe.engine, device, console)
     ends = _ends(recipe, time.monotonic() if began is None else began)
     origin = transfer.origin(recipe.transfer.source)
     if module is None:
@@ -252,7 +251,7 @@ def resume(
         used = 0.0 if recipe.engine.minutes is None else _used(run.events)
         module = None if isinstance(model, str) else model
         prepared = prepare(
-            *(recipe, data, task, device, plain(recipe.engine, device), module),
+            *(recipe, data, task, device, arithmetic(recipe.engine, device, console), module),
             _ends(recipe, began - used),
             origin=transfer.origin(str(path / START)) if recipe.transfer.source else None,
         )
