@@ -1,17 +1,9 @@
 """A training that ends when it was said to, under clocks that tests turn by hand."""
 
-import ctypes
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from neocog import host
 from neocog.engine.budget import AGAIN, MARGIN, WRITE, Budget
 
 
@@ -54,12 +46,15 @@ def test_what_follows_training_still_fits(
     """Also where the machine becomes slower on the way, and everything after with it."""
     clock = Clock()
     length = 60 * minutes
+    rest = AGAIN * 2500 * look + 0.2 + WRITE
+    # Where too little is left by then, nobody could be in time; it takes some steps to know.
+    assume((1 - MARGIN) * length > when * length + slower * (5 * step + rest))
     budget = Budget(clock() + length, during=500, after=2000, clock=clock)
     budget.looked(500, 500 * look)
     budget.saved(0.1)
     train(budget, clock, step, when * length, slower)
     assert clock.now > 1000 + when * length + 5 * step  # it did become slower
-    clock.now += slower * (AGAIN * 2500 * look + 0.2 + WRITE)
+    clock.now += slower * rest
     # The last step may be half too late.
     assert budget.ends - MARGIN * length - slower * step < clock.now
     assert clock.now <= budget.ends + slower * step / 2
@@ -140,60 +135,3 @@ def test_steps_on_their_way_take_their_time_too() -> None:
     assert not budget.over()
     assert not budget.over(pending=3)
     assert budget.over(pending=4)
-
-
-def test_a_program_knows_when_it_began() -> None:
-    """Waiting before the import is not the program's, and neither is what a shell did before it
-    turned into the program."""
-    began = time.monotonic()
-    found = subprocess.run(
-        [
-            "bash",
-            "-c",
-            f"sleep 0.7; exec {sys.executable} -c 'from neocog import host; print(host.born())'",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
-    )
-    ended = time.monotonic()
-    assert began + 0.65 <= float(found.stdout) <= ended
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
-def test_memory_is_kept_inside_and_given_back_outside() -> None:
-    """Page faults of maps of 64 MB: a process of its own, where nothing else allocates.
-
-    What glibc does with a large free block after that depends on where it lies, so only the first
-    map after the block counts: the system must bring in each of its pages anew.
-    """
-    script = """
-import resource, torch
-from neocog.host import memory_kept
-
-def faults(maps):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(maps):
-        torch.ones(1 << 24)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-faults(20)
-plain = faults(20)
-with memory_kept():
-    faults(20)
-    kept = faults(20)
-print(plain, kept, faults(1))
-"""
-    if not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("another C library")
-    found = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(host.__file__).parents[1])},
-    )
-    plain, kept, after = (int(one) for one in found.stdout.split())
-    assert kept < plain / 10
-    assert after > 0.9 * plain / 20

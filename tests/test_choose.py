@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import neocog
-from neocog import ladder
-from neocog.config import DataRecipe, EngineRecipe, OptimRecipe, Recipe
+from neocog import ladder, recipes, tasks, usual
+from neocog.config import AugmentRecipe, DataRecipe, EngineRecipe, OptimRecipe, Recipe
 from neocog.data import dataset
 from neocog.data.dataset import Dataset
 from neocog.engine.job import plain
+from neocog.verbs import prepare
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console
 
@@ -153,3 +154,43 @@ def test_a_run_of_nine_seconds(tmp_path: Path) -> None:
     assert time.monotonic() - began < 18  # 9 s, and as many for a machine that others use too
     again, _ = run.score(run.data(), "val", torch.device("cpu"))
     assert again == run.scores["val"]
+
+
+@pytest.mark.parametrize(
+    ("look", "told", "views"),
+    [(1e-5, (), "shift"), (0.1, (), "one"), (0.1, ("engine.views",), "shift")],
+)
+def test_many_views_are_taken_where_they_leave_time_for_training(
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    look: float,
+    told: tuple[str, ...],
+    views: str,
+) -> None:
+    """359 digits are held back: a tenth of a second for each is 36 s a view of 60 s."""
+    monkeypatch.setattr(prepare, "look_seconds", lambda *_, **__: look)
+    recipe = dataclasses.replace(TIMED, data=digits.recipe, augment=AugmentRecipe(shift=0.125))
+    device = torch.device("cpu")
+    recipe = recipes.resolve(usual.under(recipe, "speednet"), digits)
+    choice, ends = plain(recipe.engine, device), time.monotonic() + 60
+    task = tasks.for_data(digits, recipe)
+    before = prepare.prepare(recipe, digits, task, device, choice, None, ends)
+    found = prepare.afford(before, told, Console())
+    assert found.job.input.views == views
+    assert recipes.views_for(found.job.recipe) == views  # what a resumed run takes
+    assert ("views: one of each" in capsys.readouterr().err) == (views == "one")
+    assert found.job.network is before.job.network
+
+
+def test_a_time_is_no_reason_for_one_view_where_there_is_none(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "look_seconds", lambda *_, **__: 1.0)
+    recipe = Recipe(data=digits.recipe, augment=AugmentRecipe(shift=0.125))
+    recipe = recipes.resolve(usual.under(recipe, "speednet"), digits)
+    device = torch.device("cpu")
+    task = tasks.for_data(digits, recipe)
+    before = prepare.prepare(recipe, digits, task, device, plain(recipe.engine, device), None, None)
+    assert before.job.input.views == "shift"
+    assert prepare.afford(before, (), Console(quiet=True)) is before

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from sklearn.datasets import load_sample_image
 
 from neocog import html, plots, report
 from neocog.cli import cli
+from neocog.engine.kept import Kept
 from neocog.records import ClassRow, DataCount, Interval, Scores
 from neocog.report.answers import OF_EACH
+from neocog.run import open_run
 from neocog.verbs import mistakes
 
 PIXEL = html.data_uri(np.zeros((2, 2, 3), np.uint8))
@@ -136,3 +139,25 @@ def test_rows_of_a_run_lead_to_pictures_of_their_confusions(tmp_path: Path) -> N
     for (name, link), *_ in cells_of(text, ("Class", "Recall")):
         assert (link != "") == (name in missed)
         assert name not in missed or shown[link][0] == name
+
+
+@pytest.mark.parametrize("val", [0.1, 0.5])
+def test_kept_answers_show_the_mistakes_that_asking_again_shows(tmp_path: Path, val: float) -> None:
+    """With half held back also those of confusions beyond the largest losses."""
+    arguments = ["train", "digits", "--model", "mlp", "--epochs", "1", "--val", str(val)]
+    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    run = open_run(tmp_path / "run")
+    data, kept = run.data(), Kept()
+    scores, result = run.score(data, "val", torch.device("cpu"), kept)
+    again = mistakes.worst(run, data, "val", scores, result.losses, None)
+    found = mistakes.worst(run, data, "val", scores, result.losses, kept)
+    assert len(found) > 10
+    assert val < 0.5 or any(one.sample for one in found)
+    for one, other in zip(found, again, strict=True):
+        assert np.array_equal(one.picture, other.picture)
+        assert (one.name, one.truth, one.answer) == (other.name, other.truth, other.answer)
+        assert one.sample == other.sample
+        # Sums of floats depend on how many samples are answered together.
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+        assert one.probability == pytest.approx(other.probability, abs=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,21 @@ if TYPE_CHECKING:
     from neocog.layers import Predictor
     from neocog.records import Batch
 
-__all__ = ["Evaluation", "eval_batch", "evaluate", "evaluating", "together", "widest"]
+__all__ = [
+    "Evaluation",
+    "eval_batch",
+    "evaluate",
+    "evaluating",
+    "look_seconds",
+    "together",
+    "widest",
+]
 
 EVAL_BATCH = 256
 """One size for every evaluation: sums of floats depend on how rows are grouped, and a score that
 is repeated must be the same to the last bit."""
+PRACTICE = 3
+"""Looks at one batch that tell how long one takes."""
 _WHOLE = 16
 """Pictures that are looked at together where each is answered for pixel by pixel, at most."""
 _PLACES = 1 << 24
@@ -128,3 +139,24 @@ def evaluate(
                 between()
     joined = torch.cat(losses).float().cpu() if losses else torch.empty(0)
     return Evaluation(statistics=statistics, losses=joined)
+
+
+def look_seconds(
+    predictor: Predictor, task: Task, data: Dataset, ids: Tensor, *, device: torch.device
+) -> float:
+    """Seconds that a look at one sample takes. The first looks also set up memory and kernels, so
+    the shortest of a few counts.
+
+    Args:
+        predictor: as for `evaluate`.
+        task: as for `evaluate`.
+        data: where the pictures are.
+        ids: some sample ids, of which one batch is looked at; at least one.
+        device: where the predictor is.
+    """
+    few, times = ids[: together(data)], []
+    for _ in range(PRACTICE):
+        began = time.monotonic()
+        evaluate(predictor, task, data, few, device=device)
+        times.append(time.monotonic() - began)
+    return min(times) / len(few)

@@ -31,7 +31,7 @@ from neocog.engine.control import (
     Stop,
     check,
 )
-from neocog.engine.evaluate import evaluate, together
+from neocog.engine.evaluate import evaluate, look_seconds, together
 from neocog.engine.growth import Growth
 from neocog.engine.heads import Heads
 from neocog.engine.job import Learning, Outcome, length
@@ -62,8 +62,6 @@ FULL = "all epochs done"
 """Why a training ends that nobody stops."""
 RESIDENT = 0.25
 """Share of an accelerator's free memory that the data set may take; training needs the rest."""
-PRACTICE = 3
-"""Looks at one batch before a run whose time is given."""
 TIME = "the time is up"
 """Why one ends that has a time instead of epochs."""
 
@@ -336,18 +334,13 @@ class _Run:
         self.emit("end", reason=self.live.reason or self.full)
 
     def _practise(self) -> None:
-        """How long a look at pictures takes here, for a run whose time is given. The first looks
-        also set up memory and kernels, so the shortest counts."""
+        """How long a look at pictures takes here, for a run whose time is given."""
         held = (self.job.data.splits.get(part) for part in ("val", "test"))
         ids = next((ids for ids in held if ids is not None and len(ids)), None)
         if self.budget is None or ids is None:
             return
-        few, times = ids[: together(self.data)], []
-        for _ in range(PRACTICE):
-            began = time.monotonic()
-            evaluate(self.predictor, self.job.task, self.data, few, device=self.job.device)
-            times.append(time.monotonic() - began)
-        self.budget.looked(len(few), min(times))
+        one = look_seconds(self.predictor, self.job.task, self.data, ids, device=self.job.device)
+        self.budget.looked(1, one)
 
     def _over(self) -> bool:
         """Whether the training ends here."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from neocog import ladder, recipes, tasks, usual
 from neocog.data import dataset
 from neocog.engine import tuner
-from neocog.engine.budget import LOOKS
+from neocog.engine.budget import LOOKS, affords
 from neocog.engine.growth import Growth
 from neocog.errors import ConfigError
 from neocog.geometry import size_text
@@ -156,5 +156,7 @@ def _measure(
     step, look = area * step, area * plain * LOOK
     step *= Growth(job.recipe.schedule, size).work(1.0)
     held = sum(len(ids) for part, ids in data.splits.items() if part != "train")
-    seconds = before - look * LOOKS[job.input.views] * held
+    look *= held
+    many = "engine.views" in told or affords(job.input.views, look, before)
+    seconds = before - look * (LOOKS[job.input.views] if many else 1)
     return _Candidate(rung=rung, recipe=recipe, data=data, pictures=max(0.0, seconds / step))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from neocog.data.dataset import Dataset
+    from neocog.engine.kept import Kept
+    from neocog.layers import Predictor
     from neocog.records import Scores
     from neocog.run import Run
 
@@ -29,27 +33,30 @@ PAIRS = 20
 """Commonest confusions of which the report has pictures; as many again are the commonest of a
 class."""
 LOOKED = 512
-"""Samples that are answered once more to find such pictures."""
+"""Samples that are looked through to find such pictures."""
 _TOGETHER = 96
-"""Samples that are answered at once."""
+"""Samples that are looked at at once; answered once more only where no answers were kept, because
+from many views that takes seconds."""
 
 
 def worst(
-    run: Run, data: Dataset, part: str, scores: Scores, losses: Tensor
+    run: Run, data: Dataset, part: str, scores: Scores, losses: Tensor, kept: Kept | None
 ) -> list[report.Mistake]:
     """The samples with the largest loss that were answered wrongly, worst first; then some of each
     of the commonest confusions that are not among them.
 
     Args:
-        run: with its bundle, which answers again.
+        run: with its bundle.
         data: with that part.
         part: that was scored.
         scores: of that part.
         losses: of its samples, in order.
+        kept: what the network gave for them, in order; None: it is asked again.
     """
-    order = data.splits[part][losses.argsort(descending=True, stable=True)]
+    scored = _Part(run, data, data.splits[part], None if kept is None else kept.outputs)
+    order = losses.argsort(descending=True, stable=True)
     # Far more than are shown: a large loss with a right answer is no mistake.
-    wrong = _wrong(run, data, order[: 8 * SHOWN])
+    wrong = scored.wrong(order[: 8 * SHOWN])
     top = wrong[:SHOWN]
     missing = _missing(scores, top)
     if not missing:
@@ -57,7 +64,7 @@ def worst(
     spare = _taken(missing, wrong[SHOWN:])
     # What is still missing has a smaller loss: look at a few more of each class that it is of.
     later = order[8 * SHOWN :]
-    truths, names = data.targets[later], [row.name for row in scores.classes]
+    truths, names = data.targets[scored.ids[later]], [row.name for row in scores.classes]
     each = max(OF_EACH, LOOKED // max(1, len(missing)))
     rows = [
         (truths == names.index(truth)).nonzero()[:, 0][:each]
@@ -65,7 +72,7 @@ def worst(
     ]
     if rows:
         more = later[torch.cat(rows).sort().values[:LOOKED]]
-        spare += _taken(missing, _wrong(run, data, more))
+        spare += _taken(missing, scored.wrong(more))
     return [*top, *(dataclasses.replace(one, sample=True) for one in spare)]
 
 
@@ -99,32 +106,51 @@ def _taken(
     return taken
 
 
-def _wrong(run: Run, data: Dataset, ids: Tensor) -> list[report.Mistake]:
-    """Those of these samples that are answered wrongly, in their order."""
-    task = tasks.build(run.bundle.task)
-    predictor = run.predictor()
-    found = []
-    for start in range(0, len(ids), _TOGETHER):
-        some = ids[start : start + _TOGETHER]
-        images, targets = data.images.gather(some, data.size), data.targets[some]
-        with torch.no_grad():
-            decoded = predictor(images)
-        answers = task.answer(decoded)
-        wrong = [
-            at for at, truth in enumerate(task.truth(targets)) if answers[at]["label"] != truth
-        ]
-        shown = faces(images.numpy()) if images.dim() != 4 else images.permute(0, 2, 3, 1).numpy()
-        for at in wrong:
-            found.append(
-                report.Mistake(
-                    picture=shown[at].copy(),  # not the whole batch
-                    name=data.names[int(some[at])],
-                    truth=task.truth(targets[at : at + 1])[0],
-                    answer=answers[at]["label"],
-                    confidence=answers[at]["probability"],
-                    probability=float(decoded[at, targets[at]])
-                    if task.spec.name == "classify"
-                    else None,
-                )
+@dataclass(frozen=True)
+class _Part:
+    """A part that was scored."""
+
+    run: Run
+    data: Dataset
+    ids: Tensor
+    """N."""
+    outputs: Tensor | None
+    """N×K, not decoded."""
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """For a part of which no outputs were kept."""
+        return self.run.predictor()
+
+    def wrong(self, rows: Tensor) -> list[report.Mistake]:
+        """Those of these samples of the part that are answered wrongly, in their order."""
+        data, outputs = self.data, self.outputs
+        task = tasks.build(self.run.bundle.task)
+        found = []
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            ids = self.ids[some]
+            images, targets = data.images.gather(ids, data.size), data.targets[ids]
+            with torch.no_grad():
+                decoded = self.predictor(images) if outputs is None else task.decode(outputs[some])
+            answers = task.answer(decoded)
+            wrong = [
+                at for at, truth in enumerate(task.truth(targets)) if answers[at]["label"] != truth
+            ]
+            seen = (
+                faces(images.numpy()) if images.dim() != 4 else images.permute(0, 2, 3, 1).numpy()
             )
-    return found
+            for at in wrong:
+                found.append(
+                    report.Mistake(
+                        picture=seen[at].copy(),  # not the whole batch
+                        name=data.names[int(ids[at])],
+                        truth=task.truth(targets[at : at + 1])[0],
+                        answer=answers[at]["label"],
+                        confidence=answers[at]["probability"],
+                        probability=float(decoded[at, targets[at]])
+                        if task.spec.name == "classify"
+                        else None,
+                    )
+                )
+        return found

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from neocog.data.dataset import Dataset
     from neocog.engine.evaluate import Evaluation
     from neocog.engine.job import Job
+    from neocog.engine.kept import Kept
     from neocog.planning import Network
     from neocog.records import Scores
     from neocog.run import Run
@@ -70,7 +71,8 @@ def write(
     part = next((name for name in ("test", "val") if name in found.parts), None)
     shown = {}
     if part:
-        shown = _SHOWN.get(bundle.task.name, _usual)(run, data, part, *found.parts[part])
+        make = _SHOWN.get(bundle.task.name, _usual)
+        shown = make(run, data, part, *found.parts[part], found.kept.get(part))
         shown |= _looked(run, job, part, found)
     return report.write(
         run.path / "report.html",
@@ -132,22 +134,22 @@ def _network(job: Job, name: str) -> Network | None:
 
 
 def _usual(
-    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation, kept: Kept | None
 ) -> dict[str, Any]:
     """What a report shows of a task that has one answer a sample: its mistakes."""
-    return {"mistakes": mistakes.worst(run, data, part, scores, result.losses)}
+    return {"mistakes": mistakes.worst(run, data, part, scores, result.losses, kept)}
 
 
 def _numbers(
-    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation, kept: Kept | None
 ) -> dict[str, Any]:
     """What a report shows of regression: also truths beside answers."""
     pairs = result.statistics.pairs()  # type: ignore[attr-defined]
-    return _usual(run, data, part, scores, result) | {"answers": pairs}
+    return _usual(run, data, part, scores, result, kept) | {"answers": pairs}
 
 
 def _masks(
-    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation
+    run: Run, data: Dataset, part: str, scores: Scores, result: Evaluation, kept: Kept | None
 ) -> dict[str, Any]:
     """What a report shows where each pixel is answered."""
     return masks.shown(run, data, part, result)

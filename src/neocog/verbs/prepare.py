@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,20 +20,25 @@ from neocog import chance, recipes
 from neocog.data import dataset
 from neocog.data.augment import Augment
 from neocog.engine import features, tuner
+from neocog.engine.budget import LOOKS, affords
+from neocog.engine.evaluate import look_seconds
 from neocog.engine.growth import STAGES, Growth
 from neocog.engine.job import Choice, Job, plain
 from neocog.errors import ConfigError
 from neocog.geometry import noun, size_text
-from neocog.host import BUSY
-from neocog.layers import Normalize
+from neocog.host import BUSY, memory_kept
+from neocog.layers import Normalize, Predictor
 from neocog.machine import multiplies_bf16
 from neocog.models import catalog
 from neocog.records import ModelSpec
 from neocog.usual import usual
 from neocog.verbs import probes
+from neocog.verbs.console import clock
 from neocog.verbs.transfer import begin
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from neocog.config import EngineRecipe, Recipe
     from neocog.data.dataset import Dataset
     from neocog.engine.task import Task
@@ -40,12 +46,14 @@ if TYPE_CHECKING:
     from neocog.verbs.console import Console
     from neocog.verbs.transfer import Begun, Origin
 
-__all__ = ["UNNAMED", "Prepared", "arithmetic", "prepare", "tune"]
+__all__ = ["UNNAMED", "Prepared", "afford", "arithmetic", "prepare", "tune"]
 
 CALIBRATE_ON = 2_000_000
 """Pixels that a network's `calibrate` sees, about."""
 LEAST = 64
 """Pictures that it sees, at least."""
+FEW = 64
+"""Pictures that tell how long a look at one takes."""
 UNNAMED = "(unnamed)"
 """Stands for the name of a network that was handed over as an object."""
 
@@ -211,6 +219,32 @@ def tune(prepared: Prepared, console: Console) -> Prepared:
     )
     recipe = dataclasses.replace(job.recipe, engine=engine)
     return dataclasses.replace(prepared, job=dataclasses.replace(job, recipe=recipe, choice=choice))
+
+
+def afford(prepared: Prepared, told: Collection[str], console: Console) -> Prepared:
+    """The job that answers from one view of a picture, where its time is given and the usual many
+    would take too much of it (`budget.affords`); as it was where they do not, or were told.
+    """
+    job = prepared.job
+    views = job.input.views
+    held = [ids for part, ids in job.data.splits.items() if part in ("val", "test") and len(ids)]
+    if job.ends is None or views == "one" or "engine.views" in told or not held:
+        return prepared
+    ids = torch.cat(held)
+    once = dataclasses.replace(job.input, views="one")
+    predictor = Predictor(job.network, once, job.task.decode).to(job.device)
+    with memory_kept():
+        one = look_seconds(predictor, job.task, job.data, ids[:FEW], device=job.device)
+    look, left = one * len(ids), job.ends - time.monotonic()
+    if affords(views, look, left):
+        return prepared
+    console.say(
+        f"views: one of each held-back picture; {LOOKS[views]}, as is usual for "
+        f"{job.recipe.model}, would take {clock(LOOKS[views] * look)} of the {clock(left)} left"
+    )
+    engine = dataclasses.replace(job.recipe.engine, views="one")
+    recipe = dataclasses.replace(job.recipe, engine=engine)
+    return dataclasses.replace(prepared, job=dataclasses.replace(job, recipe=recipe, input=once))
 
 
 def _growing(

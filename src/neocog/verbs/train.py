@@ -36,7 +36,7 @@ from neocog.verbs.announce import announce
 from neocog.verbs.choose import choose
 from neocog.verbs.console import Console
 from neocog.verbs.finish import START, STORY, bundle_of, finish, shortened, story
-from neocog.verbs.prepare import UNNAMED, Prepared, arithmetic, prepare, tune
+from neocog.verbs.prepare import UNNAMED, Prepared, afford, arithmetic, prepare, tune
 from neocog.waiting import attentive
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _decide(
     recipe = recipes.resolve(recipe, data)
     task = tasks.for_data(data, recipe)
     prepared = prepare(recipe, data, task, device, choice, module, ends, origin=origin)
-    return tune(prepared, console)
+    return afford(tune(prepared, console), told, console)
 
 
 def resume(
